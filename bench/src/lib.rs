@@ -1,0 +1,1 @@
+//! Labs, traffic, baselines and benchmarks.

@@ -1,0 +1,61 @@
+//! Endpoints: asked only where no session answers, so that the plain packet never pays for them.
+
+use super::Port;
+use crate::wire::{Be32, ethernet::Mac};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// An address of a pod on a fast-path network.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct EndpointKey {
+    pub port: Port,
+    pub address: Be32,
+}
+
+/// What happens to a G-PDU for an endpoint with no session (`gtpu.unknownTeid`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum UnknownTeid {
+    /// To the pod, which may know it.
+    Pass = 0,
+    /// Counted as `unknown-teid`.
+    Drop = 1,
+}
+
+/// Flags of [`EndpointEntry`].
+pub mod endpoint_flags {
+    /// The network has more peers than `peer`/`peer_mask` can say: look them up.
+    pub const PEER_LIST: u8 = 1 << 0;
+}
+
+/// What the network's metadata says of packets that no session takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct EndpointEntry {
+    /// An [`UnknownTeid`] as its number.
+    pub unknown_teid: u8,
+    /// Bits of [`endpoint_flags`].
+    pub flags: u8,
+    /// Index of the network, for its counters.
+    pub network: u16,
+    pub mac: Mac,
+    pub reserved: u16,
+    /// Outer sources allowed: `source & peer_mask == peer`. Mask 0 allows all.
+    pub peer: Be32,
+    pub peer_mask: Be32,
+}
+
+/// Key of the trie of allowed peers. The kernel's `bpf_lpm_trie_key` puts the length in bits before
+/// these bytes; the first 32 bits (network) always count.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PeerKey {
+    pub network: u32,
+    pub address: Be32,
+}
+
+const _: () = assert!(size_of::<EndpointKey>() == 12 && size_of::<EndpointEntry>() == 20);

@@ -1,0 +1,24 @@
+//! Events from the packet programs to the agent, through a ring buffer. A full buffer loses events,
+//! never packets: what still matters is raised again by the next packet.
+
+use crate::wire::Be32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// A packet was dropped because the on-link neighbour `address` of the data endpoint `scope` is
+    /// not known: the agent asks the pod's kernel to resolve it.
+    NeighbourWanted = 1,
+}
+
+/// One event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Event {
+    /// An [`EventKind`] as its number.
+    pub kind: u32,
+    pub scope: u32,
+    pub address: Be32,
+}

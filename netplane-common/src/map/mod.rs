@@ -1,0 +1,54 @@
+//! The layout of every map key and value. `LAYOUT_VERSION` goes up with every change to any of
+//! them, so that an agent never reads pins of another layout.
+
+mod counters;
+mod endpoint;
+mod event;
+mod next_hop;
+mod session;
+
+pub use counters::{Counter, NETWORK_COUNTERS_STRIDE, NETWORK_NAME_MAX, NetworkName, network_counter_index};
+pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, UnknownTeid, endpoint_flags};
+pub use event::{Event, EventKind};
+pub use next_hop::{NextHop, NextHopState, RouteKey};
+pub use session::{
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, RelayTarget, RouteTarget, SessionAction, UplinkEntry,
+    UplinkKey, downlink_flags, uplink_flags,
+};
+
+/// Version of all layouts in this module, part of the pins' folder name.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// The value of an unset index: no next hop, no counter.
+pub const NO_INDEX: u32 = u32::MAX;
+
+/// Where packets come in: a master's interface index and VLAN identifier (0: untagged). Two networks
+/// with different tags on one parent are two ports, so their addresses may overlap.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
+)]
+#[repr(C)]
+pub struct Port {
+    pub ifindex: u32,
+    pub vlan: u16,
+    reserved: u16,
+}
+
+impl Port {
+    #[inline(always)]
+    pub const fn new(ifindex: u32, vlan: u16) -> Self {
+        Self { ifindex, vlan, reserved: 0 }
+    }
+}

@@ -1,0 +1,206 @@
+//! Sessions compiled into flat entries: one for each uplink tunnel end, one for each user address.
+//! One lookup gives a packet everything but its next hop's MAC.
+
+use super::Port;
+use crate::wire::{Be32, ethernet::Mac};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What is done with a packet of a session (TS 29.244 §8.2.26, Apply Action).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SessionAction {
+    /// Counted as `session-drop`.
+    Drop = 0,
+    /// Uplink: decapsulate to the data network. Downlink: encapsulate to the peer.
+    Forward = 1,
+    /// Uplink only: to another GTP-U peer under a new F-TEID.
+    Relay = 2,
+}
+
+/// The local F-TEID at which a G-PDU arrives, on the port that it arrives at.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct UplinkKey {
+    pub port: Port,
+    pub teid: Be32,
+    pub local: Be32,
+}
+
+/// Flags of [`UplinkEntry`].
+pub mod uplink_flags {
+    /// The inner source must be `ue4` or in `ue6`; else `ue-spoofed`.
+    pub const CHECK_UE: u8 = 1 << 0;
+    /// The network has more peers than `peer`/`peer_mask` can say: look them up.
+    pub const PEER_LIST: u8 = 1 << 1;
+    /// Relay: outer source port from the flow's hash instead of 2152.
+    pub const FLOW_SOURCE_PORT: u8 = 1 << 2;
+    /// Relay: outer DSCP is copied from the received outer header instead of `dscp`.
+    pub const COPY_DSCP: u8 = 1 << 3;
+}
+
+/// What to do with a G-PDU of a session. One cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UplinkEntry {
+    /// A [`SessionAction`] as its number; unknown numbers count as `Drop`.
+    pub action: u8,
+    /// Bits of [`uplink_flags`].
+    pub flags: u8,
+    /// Index of the network, for its counters.
+    pub network: u16,
+    /// MAC of the endpoint: a frame to another one is not ours.
+    pub mac: Mac,
+    /// Outer DSCP of a relayed packet, already shifted into the upper six bits.
+    pub dscp: u8,
+    pub reserved0: u8,
+    /// Outer sources allowed: `source & peer_mask == peer`. Mask 0 allows all.
+    pub peer: Be32,
+    pub peer_mask: Be32,
+    /// The user's IPv4 address; 0.0.0.0 for none.
+    pub ue4: Be32,
+    /// The user's IPv6 /64 prefix; all zero for none.
+    pub ue6: [Be32; 2],
+    /// Index of the next hop for decapsulated IPv4 or for relayed packets; `NO_INDEX` for none.
+    pub next_hop4: u32,
+    /// Index of the next hop for decapsulated IPv6; `NO_INDEX` for none.
+    pub next_hop6: u32,
+    /// Index of the session's uplink counter.
+    pub counter: u32,
+    /// Forward: a [`RouteTarget`]. Relay: a [`RelayTarget`].
+    pub target: [Be32; 3],
+    pub reserved1: [u32; 2],
+}
+
+/// Where decapsulated IPv4 packets go. Destinations in `prefix`/`mask` are looked up in the route trie
+/// under `scope`, all others take `next_hop4`: so the common pod (one subnet, one gateway) pays for a
+/// trie only when a user talks to a host on the data network's own subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteTarget {
+    /// `mask` 0 with `prefix` 0: all destinations are looked up. `mask` all ones with `prefix` 0: none.
+    pub prefix: Be32,
+    pub mask: Be32,
+    /// Index of the data endpoint in the route trie's keys.
+    pub scope: u32,
+}
+
+/// Where relayed packets go: the F-TEID of another GTP-U peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayTarget {
+    /// The endpoint's address on the network that the packet leaves by: the outer source.
+    pub local: Be32,
+    pub peer: Be32,
+    pub teid: Be32,
+}
+
+impl UplinkEntry {
+    /// What `target` says when the action is `Forward`.
+    #[inline(always)]
+    pub const fn route_target(&self) -> RouteTarget {
+        let [prefix, mask, scope] = self.target;
+        RouteTarget { prefix, mask, scope: scope.get() }
+    }
+
+    /// What `target` says when the action is `Relay`.
+    #[inline(always)]
+    pub const fn relay_target(&self) -> RelayTarget {
+        let [local, peer, teid] = self.target;
+        RelayTarget { local, peer, teid }
+    }
+}
+
+impl From<RouteTarget> for [Be32; 3] {
+    fn from(it: RouteTarget) -> Self {
+        [it.prefix, it.mask, Be32::new(it.scope)]
+    }
+}
+
+impl From<RelayTarget> for [Be32; 3] {
+    fn from(it: RelayTarget) -> Self {
+        [it.local, it.peer, it.teid]
+    }
+}
+
+/// An IPv4 user address behind a port.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct DownlinkKey4 {
+    pub port: Port,
+    pub ue: Be32,
+}
+
+/// An IPv6 user prefix (/64, as TS 23.501 §5.8.2.2 gives each PDU session) behind a port.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct DownlinkKey6 {
+    pub port: Port,
+    pub ue: [Be32; 2],
+}
+
+/// Flags of [`DownlinkEntry`].
+pub mod downlink_flags {
+    /// Put a PDU Session Container with `qfi` into the GTP-U header.
+    pub const QFI: u8 = 1 << 0;
+    /// Outer source port from the inner flow's hash instead of 2152.
+    pub const FLOW_SOURCE_PORT: u8 = 1 << 1;
+    /// Outer DSCP is copied from the inner header instead of `dscp`.
+    pub const COPY_DSCP: u8 = 1 << 2;
+    /// Outer UDP checksum is computed instead of zero.
+    pub const UDP_CHECKSUM: u8 = 1 << 3;
+}
+
+/// What to do with a packet to a user. Fits one cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DownlinkEntry {
+    /// A [`SessionAction`] as its number; unknown numbers count as `Drop`.
+    pub action: u8,
+    /// Bits of [`downlink_flags`].
+    pub flags: u8,
+    /// Index of the network, for its counters.
+    pub network: u16,
+    /// MAC of the endpoint: a frame to another one is not ours.
+    pub mac: Mac,
+    /// Outer DSCP, already shifted into the upper six bits.
+    pub dscp: u8,
+    /// QoS flow identifier, 0 … 63 (TS 38.415 §5.5.3.3).
+    pub qfi: u8,
+    /// Outer source: the endpoint's address on the access network.
+    pub local: Be32,
+    /// Outer destination and TEID: the peer's F-TEID.
+    pub peer: Be32,
+    pub teid: Be32,
+    /// Index of the next hop towards the peer; `NO_INDEX` for none.
+    pub next_hop: u32,
+    /// Index of the session's downlink counter.
+    pub counter: u32,
+    /// Largest inner packet in bytes; larger ones are `too-big`.
+    pub mtu: u16,
+    pub reserved0: u16,
+    pub reserved1: [u32; 3],
+}
+
+impl SessionAction {
+    /// From an entry's number; a number that this version does not know is `Drop`.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Forward,
+            2 => Self::Relay,
+            _ => Self::Drop,
+        }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<UplinkKey>() == 16);
+    assert!(size_of::<UplinkEntry>() == 64);
+    assert!(size_of::<DownlinkKey4>() == 12);
+    assert!(size_of::<DownlinkKey6>() == 16);
+    assert!(size_of::<DownlinkEntry>() == 48);
+};

@@ -1,0 +1,28 @@
+//! The lookups that the decision needs. BPF maps implement them in the kernel, ordered maps in tests.
+
+use crate::map::{
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey,
+    UplinkEntry, UplinkKey,
+};
+
+/// The tables of one node.
+pub trait Tables {
+    fn uplink(&self, key: &UplinkKey) -> Option<&UplinkEntry>;
+    fn downlink4(&self, key: &DownlinkKey4) -> Option<&DownlinkEntry>;
+    fn downlink6(&self, key: &DownlinkKey6) -> Option<&DownlinkEntry>;
+    fn next_hop(&self, index: u32) -> Option<&NextHop>;
+
+    /// Asked only where no session answers.
+    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry>;
+    /// Whether a peer is in the list of a network that has more than one prefix.
+    fn peer_listed(&self, key: &PeerKey) -> bool;
+
+    /// The next hop's index for a destination in a data endpoint's looked-up prefix; `NO_INDEX` for an
+    /// on-link neighbour that is not known, `None` where there is no route.
+    fn route4(&self, key: &RouteKey) -> Option<u32>;
+    /// Tells the agent that an on-link neighbour is wanted.
+    fn want_neighbour(&self, key: &RouteKey);
+
+    /// Adds a forwarded packet of `bytes` inner bytes to a session's counter.
+    fn count_session(&self, counter: u32, bytes: u32);
+}

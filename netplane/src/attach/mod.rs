@@ -1,0 +1,3 @@
+//! Plans and carries out attachments: selections, names, capabilities, cache, rollback.
+
+pub mod record;

@@ -1,0 +1,1 @@
+//! What a person or a container runtime calls: arguments in, text or JSON out.

@@ -1,0 +1,1 @@
+//! The CNI protocol: request, versions, results, errors, delegates.

@@ -1,0 +1,68 @@
+//! The seam between the agent and BPF: what the agent asks of the kernel, and what it can learn.
+
+use crate::world::tables::{Operation, Tables};
+use netplane_common::map::{Counter, Event};
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+
+/// What went wrong with one operation. The rest of a batch is still applied.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}")]
+pub struct KernelError {
+    /// What was being done, with its object: `attach XDP to eth1`.
+    pub operation: String,
+    /// What would make it work, where that is known.
+    pub remedy: Option<String>,
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// The mode in which the kernel says that a program runs on a master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachedMode {
+    Native,
+    Generic,
+    Tc,
+    None,
+}
+
+/// The kernel's side of the fast path. `dataplane::bpf` is the real one; tests use a double.
+pub trait Kernel: Send {
+    /// The tables in force, for a start that takes over pins. `networks` and all indices are as they were.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    fn read_back(&mut self) -> Result<Tables, KernelError>;
+
+    /// Applies operations in order. Each failure is returned with its operation's index; the others are
+    /// applied all the same.
+    fn apply(&mut self, operations: &[Operation]) -> Vec<(usize, KernelError)>;
+
+    /// Verdict counters of a network by reason number, summed over CPUs. Zero counters are left out.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn network_counters(&mut self, network: u16) -> Result<BTreeMap<u8, Counter>, KernelError>;
+
+    /// Session counters by index, in the order asked for.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn session_counters(&mut self, counters: &[u32]) -> Result<Vec<Counter>, KernelError>;
+
+    /// Events that the programs raised since the last call, oldest first.
+    fn drain_events(&mut self) -> Vec<Event>;
+
+    /// Becomes readable when `drain_events` has something to return; `None` for a double.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// How the kernel says that a master is attached.
+    fn attached_mode(&mut self, ifindex: u32) -> AttachedMode;
+
+    /// Removes links, pins and maps.
+    ///
+    /// # Errors
+    /// Something could not be removed; the rest is.
+    fn detach_all(&mut self) -> Result<(), KernelError>;
+}

@@ -1,0 +1,1 @@
+//! Plugins that run inside the process instead of being exec'd.

@@ -1,0 +1,1 @@
+//! Where facts come from: directories, attachment records, pod namespaces. A source only sends facts.

@@ -1,0 +1,140 @@
+//! The compiled tables: everything the kernel is to hold, and the operations that change it.
+
+use netplane_common::map::{
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, UplinkEntry, UplinkKey,
+};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// How XDP is to be attached to a master (`xdp` in the NAD's metadata). Two networks on one master
+/// must agree; `compile` reports a problem if they do not.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native where the driver has it, else tc.
+    #[default]
+    Auto,
+    Native,
+    Generic,
+    Tc,
+    Off,
+}
+
+/// An allowed peer prefix of a network with more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerPrefix {
+    /// Index of the network.
+    pub network: u16,
+    pub prefix: Ipv4Addr,
+    pub prefix_len: u8,
+}
+
+/// A route of a data endpoint: destination prefix under the endpoint's scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoutePrefix {
+    pub scope: u32,
+    pub prefix: Ipv4Addr,
+    pub prefix_len: u8,
+}
+
+/// All tables of one node. Indices (networks, next hops, ports, counters) are assigned by `Slots` and
+/// stay the same for the same thing from one compilation to the next.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tables {
+    /// Masters to attach to: name by interface index.
+    pub masters: BTreeMap<u32, Master>,
+    /// Device map: index → interface index of a master to redirect to.
+    pub ports: BTreeMap<u32, u32>,
+    /// Index → `namespace/name`.
+    pub networks: BTreeMap<u16, String>,
+    pub next_hops: BTreeMap<u32, NextHop>,
+    pub uplink: BTreeMap<UplinkKey, UplinkEntry>,
+    pub downlink4: BTreeMap<DownlinkKey4, DownlinkEntry>,
+    pub downlink6: BTreeMap<DownlinkKey6, DownlinkEntry>,
+    pub endpoints: BTreeMap<EndpointKey, EndpointEntry>,
+    /// Value: next hop's index, or `NO_INDEX` for an on-link subnet.
+    pub routes4: BTreeMap<RoutePrefix, u32>,
+    pub peers: std::collections::BTreeSet<PeerPrefix>,
+}
+
+/// A master that carries at least one fast-path endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Master {
+    pub name: String,
+    pub mode: XdpMode,
+}
+
+/// One change to the kernel's tables. `diff` orders them so that no half state forwards wrongly:
+/// what is pointed at (ports, next hops) is written before what points at it, and removed after.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    Attach {
+        ifindex: u32,
+        master: Master,
+    },
+    Detach {
+        ifindex: u32,
+    },
+    SetPort {
+        index: u32,
+        ifindex: u32,
+    },
+    ClearPort {
+        index: u32,
+    },
+    /// Names the index; a new name means that the index's counters start at zero.
+    SetNetwork {
+        index: u16,
+        name: String,
+    },
+    ClearNetwork {
+        index: u16,
+    },
+    SetNextHop {
+        index: u32,
+        next_hop: NextHop,
+    },
+    /// Uplink counters of a new session start at zero; a changed entry with the same counter goes on.
+    SetUplink {
+        key: UplinkKey,
+        entry: UplinkEntry,
+        new_counter: bool,
+    },
+    DeleteUplink {
+        key: UplinkKey,
+    },
+    SetDownlink4 {
+        key: DownlinkKey4,
+        entry: DownlinkEntry,
+        new_counter: bool,
+    },
+    DeleteDownlink4 {
+        key: DownlinkKey4,
+    },
+    SetDownlink6 {
+        key: DownlinkKey6,
+        entry: DownlinkEntry,
+        new_counter: bool,
+    },
+    DeleteDownlink6 {
+        key: DownlinkKey6,
+    },
+    SetEndpoint {
+        key: EndpointKey,
+        entry: EndpointEntry,
+    },
+    DeleteEndpoint {
+        key: EndpointKey,
+    },
+    SetRoute4 {
+        route: RoutePrefix,
+        next_hop: u32,
+    },
+    DeleteRoute4 {
+        route: RoutePrefix,
+    },
+    AddPeer(PeerPrefix),
+    RemovePeer(PeerPrefix),
+}
