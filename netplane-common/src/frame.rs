@@ -1,1 +1,92 @@
-//! placeholder
+//! A packet's bytes behind one bounds check. The BPF crate implements [`Frame`] for `xdp_md` and
+//! `__sk_buff`; [`SliceFrame`] is the same thing on a vector, for tests, fuzzers and reference runs.
+
+use crate::wire::Wire;
+
+/// A frame that starts with its Ethernet header. Offsets and lengths are in bytes.
+///
+/// Every method answers `None` instead of touching bytes outside the frame, and then has changed
+/// nothing.
+pub trait Frame {
+    /// Bytes in the frame, without FCS.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A copy of the header at `offset`.
+    fn load<T: Wire>(&self, offset: usize) -> Option<T>;
+
+    /// Overwrites the bytes at `offset`.
+    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()>;
+
+    /// Moves the start of the frame by `by` bytes: to the front (room of undefined content) if
+    /// positive, into the frame if negative.
+    fn move_head(&mut self, by: isize) -> Option<()>;
+
+    /// Cuts the frame to `len` bytes.
+    fn truncate(&mut self, len: usize) -> Option<()>;
+}
+
+/// A frame in memory with as much headroom as XDP promises (`XDP_PACKET_HEADROOM`).
+#[cfg(any(test, feature = "testing"))]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceFrame {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl SliceFrame {
+    /// `XDP_PACKET_HEADROOM` of the kernel's `include/uapi/linux/bpf.h`.
+    pub const HEADROOM: usize = 256;
+    /// Smallest frame that the kernel lets a program shrink to (`ETH_HLEN`).
+    const MIN_LEN: usize = 14;
+
+    pub fn new(packet: &[u8]) -> Self {
+        let mut buffer = vec![0; Self::HEADROOM];
+        buffer.extend_from_slice(packet);
+        Self { buffer, start: Self::HEADROOM }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Frame for SliceFrame {
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn load<T: Wire>(&self, offset: usize) -> Option<T> {
+        let rest = self.bytes().get(offset..)?;
+        T::read_from_prefix(rest).ok().map(|(value, _)| value)
+    }
+
+    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()> {
+        let at = self.start.checked_add(offset)?;
+        let to = self.buffer.get_mut(at..at.checked_add(size_of::<T>())?)?;
+        to.copy_from_slice(value.as_bytes());
+        Some(())
+    }
+
+    fn move_head(&mut self, by: isize) -> Option<()> {
+        let start = self.start.checked_add_signed(by.checked_neg()?)?;
+        if start.checked_add(Self::MIN_LEN)? > self.buffer.len() {
+            return None;
+        }
+        self.start = start;
+        Some(())
+    }
+
+    fn truncate(&mut self, len: usize) -> Option<()> {
+        if len < Self::MIN_LEN || len > self.len() {
+            return None;
+        }
+        self.buffer.truncate(self.start.checked_add(len)?);
+        Some(())
+    }
+}

@@ -7,7 +7,7 @@
 //! tests, in fuzzers and in the reference runs of the benches.
 
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod frame;
 pub mod wire;

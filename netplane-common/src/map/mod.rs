@@ -5,6 +5,8 @@ mod counters;
 mod endpoint;
 mod event;
 mod next_hop;
+#[cfg(feature = "user")]
+mod pod;
 mod session;
 
 pub use counters::{Counter, NETWORK_COUNTERS_STRIDE, NETWORK_NAME_MAX, NetworkName, network_counter_index};

@@ -1,0 +1,121 @@
+//! The forwarding decision: frame and tables in, verdict out, the frame rewritten if it is forwarded.
+//!
+//! The order is always the same: find the session, check everything that can go wrong, and only then
+//! change bytes. What is not for one of our endpoints, or not fully understood, passes as it came.
+
+mod downlink;
+mod relay;
+mod uplink;
+
+use crate::frame::Frame;
+use crate::map::{NextHop, NextHopState, Port};
+use crate::tables::Tables;
+use crate::verdict::{Reason, Verdict};
+use crate::wire::ethernet::{EtherType, Ethernet, Mac, VlanTag};
+use crate::wire::gtpu;
+use crate::wire::ip::{Ipv4, protocol};
+use crate::wire::udp::Udp;
+
+/// How a frame arrived.
+#[derive(Clone, Copy)]
+struct Arrival {
+    port: Port,
+    /// Destination MAC: an endpoint takes only frames to its own.
+    mac: Mac,
+    /// Offset of the network header.
+    l3: usize,
+}
+
+/// Decides on one frame that came in by the interface `ifindex`, and rewrites it if it is forwarded.
+#[inline(always)]
+pub fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32) -> Verdict {
+    let Some(ethernet) = frame.load::<Ethernet>(0) else {
+        return Verdict::Pass;
+    };
+    let mac = ethernet.destination;
+    if !ethernet.ether_type.is_vlan() {
+        let arrival = Arrival { port: Port::new(ifindex, 0), mac, l3: Ethernet::LEN };
+        return network_layer(frame, tables, arrival, ethernet.ether_type);
+    }
+    let Some(tag) = frame.load::<VlanTag>(Ethernet::LEN) else {
+        return Verdict::Pass;
+    };
+    let arrival = Arrival { port: Port::new(ifindex, tag.id()), mac, l3: Ethernet::LEN + VlanTag::LEN };
+    // Under a second tag this is no EtherType of ours, and passes.
+    network_layer(frame, tables, arrival, tag.ether_type)
+}
+
+#[inline(always)]
+fn network_layer<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    ether_type: EtherType,
+) -> Verdict {
+    match ether_type {
+        EtherType::IPV4 => ipv4(frame, tables, arrival),
+        EtherType::IPV6 => downlink::ipv6(frame, tables, arrival),
+        _ => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival) -> Verdict {
+    let Some(header) = frame.load::<Ipv4>(arrival.l3) else {
+        return Verdict::Pass;
+    };
+    // Options and fragments in front of GTP-U are the pod's kernel's to take apart.
+    if header.version_ihl == Ipv4::VERSION_IHL && header.protocol == protocol::UDP && !header.is_fragment() {
+        let Some(udp) = frame.load::<Udp>(arrival.l3 + Ipv4::LEN) else {
+            return Verdict::Pass;
+        };
+        // A user's own traffic to port 2152 is no tunnel of ours: then the downlink is asked.
+        if udp.destination == gtpu::PORT
+            && let Some(verdict) = uplink::gtpu(frame, tables, arrival, header, udp)
+        {
+            return verdict;
+        }
+    }
+    downlink::ipv4(frame, tables, arrival, header)
+}
+
+/// A next hop that can be used.
+#[inline(always)]
+fn resolved<T: Tables>(tables: &T, index: u32) -> Result<&NextHop, Reason> {
+    match tables.next_hop(index) {
+        Some(next_hop) if next_hop.state == NextHopState::Resolved as u8 => Ok(next_hop),
+        _ => Err(Reason::NextHopUnresolved),
+    }
+}
+
+/// Out by where it came from, or by another master.
+#[inline(always)]
+fn way_out(next_hop: &NextHop, arrival: Arrival) -> Verdict {
+    if next_hop.ifindex == arrival.port.ifindex {
+        Verdict::Transmit
+    } else {
+        Verdict::Redirect { port: next_hop.port }
+    }
+}
+
+/// Passed to the pod or dropped, as the reason says.
+#[inline(always)]
+fn not_forwarded(network: u16, reason: Reason) -> Verdict {
+    if reason.is_drop() {
+        Verdict::Drop { network, reason }
+    } else {
+        Verdict::PassCounted { network, reason }
+    }
+}
+
+/// A source port in the dynamic range (RFC 6335 §6) from the words that tell flows apart, so that
+/// routers and NICs downstream can spread one tunnel's flows (TS 29.281 §4.4.2.3).
+#[inline(always)]
+fn flow_source_port(words: [u32; 3]) -> crate::wire::Be16 {
+    // 2^32 over the golden ratio: the upper bits of the product depend on all lower ones.
+    const MULTIPLIER: u32 = 0x9e37_79b1;
+    let [a, b, c] = words;
+    let mixed = (a ^ b.rotate_left(16)).wrapping_mul(MULTIPLIER) ^ c;
+    let hash = mixed.wrapping_mul(MULTIPLIER);
+    crate::wire::Be16::new(0xc000 | (hash >> 18) as u16)
+}

@@ -1,0 +1,46 @@
+//! The maps. Their names are those of the pins; sizes are what the loader sets them to, or these.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use netplane_common::map::{
+    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NETWORK_COUNTERS_STRIDE,
+    NetworkName, NextHop, PeerKey, RouteKey, UplinkEntry, UplinkKey,
+};
+
+/// Sessions per direction that fit unless the loader says otherwise.
+const SESSIONS: u32 = 1 << 17;
+const MAX_NETWORKS: u32 = 256;
+const MAX_ENDPOINTS: u32 = 4096;
+
+#[map]
+pub(crate) static UPLINK: HashMap<UplinkKey, UplinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
+#[map]
+pub(crate) static DOWNLINK4: HashMap<DownlinkKey4, DownlinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
+#[map]
+pub(crate) static DOWNLINK6: HashMap<DownlinkKey6, DownlinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
+#[map]
+pub(crate) static ENDPOINTS: HashMap<EndpointKey, EndpointEntry> =
+    HashMap::with_max_entries(MAX_ENDPOINTS, 0);
+#[map]
+pub(crate) static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1 << 16, 0);
+#[map]
+pub(crate) static ROUTES4: LpmTrie<RouteKey, u32> = LpmTrie::with_max_entries(1 << 16, 0);
+#[map]
+pub(crate) static PEERS: LpmTrie<PeerKey, u8> = LpmTrie::with_max_entries(1 << 12, 0);
+#[map]
+pub(crate) static PORTS: DevMap = DevMap::with_max_entries(256, 0);
+/// Two for each session: uplink and downlink.
+#[map]
+pub(crate) static SESSION_COUNTERS: Array<Counter> = Array::with_max_entries(2 * SESSIONS, 0);
+#[map]
+pub(crate) static NETWORK_COUNTERS: PerCpuArray<Counter> =
+    PerCpuArray::with_max_entries(MAX_NETWORKS * NETWORK_COUNTERS_STRIDE, 0);
+/// Not read by the programs: which network an index stands for, kept with the pins.
+#[map]
+pub(crate) static NETWORKS: Array<NetworkName> = Array::with_max_entries(MAX_NETWORKS, 0);
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+
+pub(crate) type RouteTrieKey = Key<RouteKey>;
+pub(crate) type PeerTrieKey = Key<PeerKey>;

@@ -1,0 +1,68 @@
+//! The decision's tables as BPF maps.
+
+use crate::maps;
+use netplane_common::map::{
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, NextHop,
+    PeerKey, RouteKey, UplinkEntry, UplinkKey,
+};
+use netplane_common::tables::Tables;
+
+/// The maps of this object.
+pub(crate) struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn uplink(&self, key: &UplinkKey) -> Option<&UplinkEntry> {
+        // SAFETY: the program only reads; the agent replaces whole elements, and one that is recycled
+        // under a reader still holds a complete entry (of another session, for one packet at most).
+        unsafe { maps::UPLINK.get(key) }
+    }
+
+    #[inline(always)]
+    fn downlink4(&self, key: &DownlinkKey4) -> Option<&DownlinkEntry> {
+        // SAFETY: as for `uplink`.
+        unsafe { maps::DOWNLINK4.get(key) }
+    }
+
+    #[inline(always)]
+    fn downlink6(&self, key: &DownlinkKey6) -> Option<&DownlinkEntry> {
+        // SAFETY: as for `uplink`.
+        unsafe { maps::DOWNLINK6.get(key) }
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, index: u32) -> Option<&NextHop> {
+        maps::NEXT_HOPS.get(index)
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, key: &EndpointKey) -> Option<&EndpointEntry> {
+        // SAFETY: as for `uplink`.
+        unsafe { maps::ENDPOINTS.get(key) }
+    }
+
+    #[inline(always)]
+    fn peer_listed(&self, key: &PeerKey) -> bool {
+        maps::PEERS.get(maps::PeerTrieKey::new(64, *key)).is_some()
+    }
+
+    #[inline(always)]
+    fn route4(&self, key: &RouteKey) -> Option<u32> {
+        maps::ROUTES4.get(maps::RouteTrieKey::new(64, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn want_neighbour(&self, key: &RouteKey) {
+        let event =
+            Event { kind: EventKind::NeighbourWanted as u32, scope: key.scope, address: key.destination };
+        // A full buffer: the next packet asks again.
+        let _ = maps::EVENTS.output::<Event>(event, 0);
+    }
+
+    #[inline(always)]
+    fn count_session(&self, counter: u32, bytes: u32) {
+        if let Some(counter) = maps::SESSION_COUNTERS.get_ptr_mut(counter) {
+            crate::counters::add_shared(counter, u64::from(bytes));
+        }
+    }
+}
