@@ -2,3 +2,4 @@
 //! a time, under the names that people and the kernel use.
 
 pub mod netns;
+pub mod xdp;

@@ -1,0 +1,144 @@
+//! The real kernel: loads the object with pinned maps, keeps the links, reads the counters.
+
+use super::bpffs::Pins;
+use super::links::{self, Links};
+use super::maps::{Maps, PINNED};
+use super::{AttachedMode, Kernel, KernelError, XDP_PROGRAM, read_back};
+use crate::world::tables::{Operation, Tables};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
+use netplane_common::map::{Counter, Event, network_counter_index};
+use netplane_common::verdict::Reason;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use zerocopy::FromBytes;
+
+/// The data plane of this node.
+pub struct BpfKernel {
+    ebpf: Ebpf,
+    maps: Maps,
+    links: Links,
+    pins: Pins,
+    logger: EbpfLogger<&'static dyn log::Log>,
+}
+
+impl BpfKernel {
+    /// Loads the programs, with the maps pinned under `bpffs` if there are any, and puts the programs
+    /// into the pinned links: from here on this process's programs forward.
+    ///
+    /// # Errors
+    /// No privilege, no BPF file system, pins of a newer layout, or a kernel that refuses a program.
+    pub fn open(bpffs: &Path) -> Result<Self, KernelError> {
+        let pins = Pins::open(bpffs)?;
+        let paths = PINNED.map(|name| (name, pins.map(name)));
+        let mut loader = EbpfLoader::new();
+        for (name, path) in &paths {
+            loader.map_pin_path(name, path.as_path());
+        }
+        let mut ebpf = loader.load(super::object()).map_err(|source| KernelError {
+            operation: "load the packet programs' object".to_owned(),
+            remedy: Some(
+                "run as root, or with CAP_BPF and CAP_NET_ADMIN; pins of another configuration go with `netplane \
+                 agent --detach`"
+                    .to_owned(),
+            ),
+            source: Box::new(source),
+        })?;
+        load_program(&mut ebpf)?;
+        let logger = EbpfLogger::init(&mut ebpf).map_err(|source| KernelError {
+            operation: "open the packet programs' log".to_owned(),
+            remedy: None,
+            source: Box::new(source),
+        })?;
+        let maps = Maps::take(&mut ebpf)?;
+        let mut links = Links::new(pins.clone());
+        links.take_over(&mut ebpf)?;
+        Ok(Self { ebpf, maps, links, pins, logger })
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let load = |ebpf: &mut Ebpf| -> Result<(), ProgramError> {
+        let program = ebpf.program_mut(XDP_PROGRAM).ok_or(ProgramError::NotLoaded)?;
+        let program: &mut Xdp = program.try_into()?;
+        program.load()
+    };
+    load(ebpf).map_err(|source| KernelError {
+        operation: format!("load the program {XDP_PROGRAM} into the kernel"),
+        remedy: Some("netplane needs Linux 5.15 or newer".to_owned()),
+        source: Box::new(source),
+    })
+}
+
+fn cannot_read(what: String, source: aya::maps::MapError) -> KernelError {
+    KernelError { operation: format!("read {what}"), remedy: None, source: Box::new(source) }
+}
+
+impl Kernel for BpfKernel {
+    fn read_back(&mut self) -> Result<Tables, KernelError> {
+        read_back::tables(&self.maps, &self.pins.linked()?)
+    }
+
+    fn apply(&mut self, operations: &[Operation]) -> Vec<(usize, KernelError)> {
+        let mut failures = Vec::new();
+        for (index, operation) in operations.iter().enumerate() {
+            let result = match operation {
+                Operation::Attach { ifindex, master } => self.links.attach(&mut self.ebpf, *ifindex, master),
+                Operation::Detach { ifindex } => self.links.detach(*ifindex),
+                other => self.maps.apply(other),
+            };
+            failures.extend(result.err().map(|error| (index, error)));
+        }
+        failures
+    }
+
+    fn network_counters(&mut self, network: u16) -> Result<BTreeMap<u8, Counter>, KernelError> {
+        let mut counters = BTreeMap::new();
+        for reason in Reason::ALL {
+            let index = network_counter_index(network, *reason as u8);
+            let values = self.maps.network_counters.get(&index, 0);
+            let values =
+                values.map_err(|it| cannot_read(format!("the counters of network {network}"), it))?;
+            let sum = values.iter().fold(Counter::default(), |sum, it| Counter {
+                packets: sum.packets + it.packets,
+                bytes: sum.bytes + it.bytes,
+            });
+            if sum != Counter::default() {
+                counters.insert(*reason as u8, sum);
+            }
+        }
+        Ok(counters)
+    }
+
+    fn session_counters(&mut self, counters: &[u32]) -> Result<Vec<Counter>, KernelError> {
+        let read = |index: &u32| {
+            let counter = self.maps.session_counters.get(index, 0);
+            counter.map_err(|it| cannot_read(format!("session counter {index}"), it))
+        };
+        counters.iter().map(read).collect()
+    }
+
+    fn drain_events(&mut self) -> Vec<Event> {
+        self.logger.flush();
+        let mut events = Vec::new();
+        while let Some(item) = self.maps.events.next() {
+            events.extend(Event::read_from_bytes(&item).ok());
+        }
+        events
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.maps.events.as_fd())
+    }
+
+    fn attached_mode(&mut self, ifindex: u32) -> AttachedMode {
+        links::mode(ifindex)
+    }
+
+    fn detach_all(&mut self) -> Result<(), KernelError> {
+        self.links.forget();
+        self.pins.remove()
+    }
+}

@@ -1,0 +1,192 @@
+//! Typed handles of the maps, and the operations that write them.
+
+use super::KernelError;
+use crate::world::tables::{Operation, PeerPrefix, RoutePrefix};
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::xdp::{DevMap, XdpMapError};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use netplane_common::map::{
+    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NetworkName, NextHop,
+    PeerKey, RouteKey, UplinkEntry, UplinkKey,
+};
+
+/// The maps that are pinned; the log's ring buffer belongs to one program and is not.
+pub(super) const PINNED: [&str; 12] = [
+    "UPLINK",
+    "DOWNLINK4",
+    "DOWNLINK6",
+    "ENDPOINTS",
+    "NEXT_HOPS",
+    "ROUTES4",
+    "PEERS",
+    "PORTS",
+    "SESSION_COUNTERS",
+    "NETWORK_COUNTERS",
+    "NETWORKS",
+    "EVENTS",
+];
+
+/// Bits of an LPM key in front of the address: the network or scope, which always counts.
+pub(super) const LPM_PREFIX: u32 = 32;
+
+/// All maps of the object.
+pub(super) struct Maps {
+    pub(super) uplink: HashMap<MapData, UplinkKey, UplinkEntry>,
+    pub(super) downlink4: HashMap<MapData, DownlinkKey4, DownlinkEntry>,
+    pub(super) downlink6: HashMap<MapData, DownlinkKey6, DownlinkEntry>,
+    pub(super) endpoints: HashMap<MapData, EndpointKey, EndpointEntry>,
+    pub(super) next_hops: Array<MapData, NextHop>,
+    pub(super) routes4: LpmTrie<MapData, RouteKey, u32>,
+    pub(super) peers: LpmTrie<MapData, PeerKey, u8>,
+    pub(super) ports: DevMap<MapData>,
+    pub(super) session_counters: Array<MapData, Counter>,
+    pub(super) network_counters: PerCpuArray<MapData, Counter>,
+    pub(super) networks: Array<MapData, NetworkName>,
+    pub(super) events: RingBuf<MapData>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            uplink: take(ebpf, "UPLINK")?,
+            downlink4: take(ebpf, "DOWNLINK4")?,
+            downlink6: take(ebpf, "DOWNLINK6")?,
+            endpoints: take(ebpf, "ENDPOINTS")?,
+            next_hops: take(ebpf, "NEXT_HOPS")?,
+            routes4: take(ebpf, "ROUTES4")?,
+            peers: take(ebpf, "PEERS")?,
+            ports: take(ebpf, "PORTS")?,
+            session_counters: take(ebpf, "SESSION_COUNTERS")?,
+            network_counters: take(ebpf, "NETWORK_COUNTERS")?,
+            networks: take(ebpf, "NETWORKS")?,
+            events: take(ebpf, "EVENTS")?,
+        })
+    }
+
+    /// Carries out an operation on a map. Attaching and detaching are not among these.
+    pub(super) fn apply(&mut self, operation: &Operation) -> Result<(), KernelError> {
+        self.write(operation).map_err(|source| KernelError {
+            operation: describe(operation),
+            remedy: remedy(&source),
+            source: Box::new(source),
+        })
+    }
+
+    fn write(&mut self, operation: &Operation) -> Result<(), MapError> {
+        match operation {
+            Operation::Attach { .. } | Operation::Detach { .. } => Ok(()),
+            Operation::SetPort { index, ifindex } => {
+                self.ports.set(*index, *ifindex, None, 0).map_err(map_error)
+            }
+            // A device map's element cannot be deleted through aya; one that no next hop names is never
+            // used, and the kernel clears it when the device goes.
+            Operation::ClearPort { .. } => Ok(()),
+            Operation::SetNetwork { index, name } => self.name_network(*index, name),
+            Operation::ClearNetwork { index } => self.networks.set(u32::from(*index), NetworkName::FREE, 0),
+            Operation::SetNextHop { index, next_hop } => self.next_hops.set(*index, *next_hop, 0),
+            Operation::SetUplink { key, entry, new_counter } => {
+                self.start_counter(entry.counter, *new_counter)?;
+                self.uplink.insert(key, entry, 0)
+            }
+            Operation::DeleteUplink { key } => gone_is_done(self.uplink.remove(key)),
+            Operation::SetDownlink4 { key, entry, new_counter } => {
+                self.start_counter(entry.counter, *new_counter)?;
+                self.downlink4.insert(key, entry, 0)
+            }
+            Operation::DeleteDownlink4 { key } => gone_is_done(self.downlink4.remove(key)),
+            Operation::SetDownlink6 { key, entry, new_counter } => {
+                self.start_counter(entry.counter, *new_counter)?;
+                self.downlink6.insert(key, entry, 0)
+            }
+            Operation::DeleteDownlink6 { key } => gone_is_done(self.downlink6.remove(key)),
+            Operation::SetEndpoint { key, entry } => self.endpoints.insert(key, entry, 0),
+            Operation::DeleteEndpoint { key } => gone_is_done(self.endpoints.remove(key)),
+            Operation::SetRoute4 { route, next_hop } => self.routes4.insert(&route_key(*route), next_hop, 0),
+            Operation::DeleteRoute4 { route } => gone_is_done(self.routes4.remove(&route_key(*route))),
+            Operation::AddPeer(peer) => self.peers.insert(&peer_key(*peer), 1, 0),
+            Operation::RemovePeer(peer) => gone_is_done(self.peers.remove(&peer_key(*peer))),
+        }
+    }
+
+    /// Before the entry that names it, so that no packet is counted and then forgotten.
+    fn start_counter(&mut self, counter: u32, new: bool) -> Result<(), MapError> {
+        if new { self.session_counters.set(counter, Counter::default(), 0) } else { Ok(()) }
+    }
+
+    fn name_network(&mut self, index: u16, name: &str) -> Result<(), MapError> {
+        // The compiler of tables has refused names that are longer than Kubernetes allows.
+        let named = NetworkName::new(name).unwrap_or(NetworkName::FREE);
+        if self.networks.get(&u32::from(index), 0)? == named {
+            return Ok(());
+        }
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
+        for reason in netplane_common::verdict::Reason::ALL {
+            let zero = aya::maps::PerCpuValues::try_from(vec![Counter::default(); cpus])
+                .map_err(MapError::IoError)?;
+            let element = netplane_common::map::network_counter_index(index, *reason as u8);
+            self.network_counters.set(element, zero, 0)?;
+        }
+        self.networks.set(u32::from(index), named, 0)
+    }
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, KernelError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| KernelError {
+        operation: format!("open the map {name}"),
+        remedy: None,
+        source,
+    };
+    let map = ebpf.take_map(name).ok_or_else(|| failed("it is not in the object".into()))?;
+    M::try_from(map).map_err(|source| failed(Box::new(source)))
+}
+
+/// Without a chained program there is only the plain map error.
+fn map_error(error: XdpMapError) -> MapError {
+    match error {
+        XdpMapError::MapError(error) => error,
+        other => MapError::IoError(std::io::Error::other(other)),
+    }
+}
+
+/// Deleting what is not there is no error: the state is the wanted one.
+fn gone_is_done(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn route_key(route: RoutePrefix) -> Key<RouteKey> {
+    let data = RouteKey { scope: route.scope, destination: route.prefix.into() };
+    Key::new(LPM_PREFIX + u32::from(route.prefix_len), data)
+}
+
+fn peer_key(peer: PeerPrefix) -> Key<PeerKey> {
+    let data = PeerKey { network: u32::from(peer.network), address: peer.prefix.into() };
+    Key::new(LPM_PREFIX + u32::from(peer.prefix_len), data)
+}
+
+/// What was being done, for the person who reads the error.
+fn describe(operation: &Operation) -> String {
+    match operation {
+        Operation::SetUplink { key, .. } => format!("program uplink TEID {:?}", key.teid),
+        Operation::DeleteUplink { key } => format!("remove uplink TEID {:?}", key.teid),
+        Operation::SetDownlink4 { key, .. } => {
+            format!("program downlink to {}", std::net::Ipv4Addr::from(key.ue))
+        }
+        Operation::DeleteDownlink4 { key } => {
+            format!("remove downlink to {}", std::net::Ipv4Addr::from(key.ue))
+        }
+        Operation::SetNetwork { name, .. } => format!("name network {name}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn remedy(error: &MapError) -> Option<String> {
+    let full =
+        matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG));
+    full.then(|| "the table is full: remove sessions".to_owned())
+}

@@ -1,0 +1,71 @@
+//! The tables in force, read from the pinned maps: where a new agent starts from.
+
+use super::KernelError;
+use super::maps::{LPM_PREFIX, Maps};
+use crate::world::tables::{Master, PeerPrefix, RoutePrefix, Tables, XdpMode};
+use aya::maps::MapError;
+use netplane_common::map::NextHop;
+
+/// Reads everything but counters. `linked` are the interface indices with a pinned link; their names and
+/// modes are not known here, so that the first comparison attaches them once more, which does nothing.
+pub(super) fn tables(maps: &Maps, linked: &[u32]) -> Result<Tables, KernelError> {
+    let mut tables = read(maps).map_err(|source| KernelError {
+        operation: "read the pinned tables".to_owned(),
+        remedy: Some("`netplane agent --detach` removes them".to_owned()),
+        source: Box::new(source),
+    })?;
+    tables.masters = linked
+        .iter()
+        .map(|ifindex| (*ifindex, Master { name: String::new(), mode: XdpMode::default() }))
+        .collect();
+    Ok(tables)
+}
+
+fn read(maps: &Maps) -> Result<Tables, MapError> {
+    let mut tables = Tables {
+        uplink: maps.uplink.iter().collect::<Result<_, _>>()?,
+        downlink4: maps.downlink4.iter().collect::<Result<_, _>>()?,
+        downlink6: maps.downlink6.iter().collect::<Result<_, _>>()?,
+        endpoints: maps.endpoints.iter().collect::<Result<_, _>>()?,
+        ..Tables::default()
+    };
+    for index in 0..maps.ports.len() {
+        // An element without a device reads as not found.
+        if let Ok(port) = maps.ports.get(index, 0) {
+            tables.ports.insert(index, port.if_index);
+        }
+    }
+    for (index, name) in (0_u16..).zip(maps.networks.iter()) {
+        if let Some(name) = name?.as_str() {
+            tables.networks.insert(index, name.to_owned());
+        }
+    }
+    for (index, next_hop) in (0_u32..).zip(maps.next_hops.iter()) {
+        let next_hop = next_hop?;
+        if next_hop != NextHop::default() {
+            tables.next_hops.insert(index, next_hop);
+        }
+    }
+    for route in maps.routes4.iter() {
+        let (key, next_hop) = route?;
+        let data = key.data();
+        let prefix_len = prefix_len(key.prefix_len());
+        tables
+            .routes4
+            .insert(RoutePrefix { scope: data.scope, prefix: data.destination.into(), prefix_len }, next_hop);
+    }
+    for peer in maps.peers.iter() {
+        let (key, _) = peer?;
+        let data = key.data();
+        // The programs only ever see networks that fit 16 bits.
+        if let Ok(network) = u16::try_from(data.network) {
+            let prefix_len = prefix_len(key.prefix_len());
+            tables.peers.insert(PeerPrefix { network, prefix: data.address.into(), prefix_len });
+        }
+    }
+    Ok(tables)
+}
+
+fn prefix_len(key: u32) -> u8 {
+    u8::try_from(key.saturating_sub(LPM_PREFIX)).unwrap_or(32)
+}
