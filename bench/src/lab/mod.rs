@@ -33,6 +33,8 @@ pub mod capture;
 
 pub mod tshark;
 
+pub mod wires;
+
 pub mod traffic;
 
 #[cfg(test)]
