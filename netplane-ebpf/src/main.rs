@@ -3,8 +3,9 @@
 
 #![no_std]
 #![no_main]
-// Inline assembly for BPF: see `xdp::XdpFrame::at`.
-#![feature(asm_experimental_arch)]
+// Inline assembly for BPF, and telling constant offsets from others: see `xdp::XdpFrame::at`.
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![expect(internal_features, reason = "there is no other way to ask whether a value is a constant")]
 
 mod counters;
 mod maps;
