@@ -1,1 +1,5 @@
 //! Labs, traffic, baselines and benchmarks.
+
+pub mod demo;
+
+pub mod lab;
