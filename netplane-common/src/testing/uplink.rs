@@ -110,8 +110,7 @@ fn ways(inner: &Ipv4) -> Vec<Case> {
     }
     let on_link = Ipv4 { destination: ON_LINK, ..inner.clone() };
     let out = one_hop(inner);
-    let mut tagged = MapTables::default();
-    tagged.next_hops = standard().next_hops;
+    let mut tagged = MapTables { next_hops: standard().next_hops, ..MapTables::default() };
     let key = UplinkKey { port: Port::new(IFINDEX, VLAN), ..uplink_key(TEID) };
     tagged.uplink.insert(key, uplink_entry());
     let outer = Ipv4::new(GNB, POD_N3, packet::udp(2152, 2152, &packet::gtpu(0x30, 255, TEID, &bytes)));
