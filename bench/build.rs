@@ -1,5 +1,5 @@
-//! Builds the packet programs that the benches embed.
+//! Builds the programs that the benchmark compares with, which `measure` embeds.
 
 fn main() -> anyhow::Result<()> {
-    xtask::bpf::build_for_crate(xtask::bpf::BENCH, "NETPLANE_BENCH_BPF_OBJECT")
+    xtask::bpf::embed(xtask::bpf::BENCH_PROGRAMS, "NETPLANE_BENCH_BPF_OBJECT")
 }

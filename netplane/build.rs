@@ -1,5 +1,5 @@
-//! Builds the packet programs that the binary embeds.
+//! Builds the packet programs, which `dataplane` embeds, with a toolchain for BPF.
 
 fn main() -> anyhow::Result<()> {
-    xtask::bpf::build_for_crate(xtask::bpf::PRODUCT, "NETPLANE_BPF_OBJECT")
+    xtask::bpf::embed(xtask::bpf::PROGRAMS, "NETPLANE_BPF_OBJECT")
 }
