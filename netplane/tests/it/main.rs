@@ -2,3 +2,4 @@
 //! network namespaces.
 
 mod cases_bpf;
+mod dataplane;
