@@ -91,11 +91,13 @@ fn count(ebpf: &Ebpf, network: u16, reason: u8) -> u64 {
 }
 
 fn session_count(ebpf: &Ebpf) -> u64 {
-    let counters: Array<&MapData, Counter> =
-        ebpf.map("SESSION_COUNTERS").expect("SESSION_COUNTERS").try_into().expect("array");
+    let counters: PerCpuArray<&MapData, Counter> =
+        ebpf.map("SESSION_COUNTERS").expect("SESSION_COUNTERS").try_into().expect("per-CPU array");
     [cases::UPLINK_COUNTER, cases::DOWNLINK_COUNTER]
         .iter()
-        .map(|index| counters.get(index, 0).expect("a counter").packets)
+        .flat_map(|index| {
+            counters.get(index, 0).expect("a counter").iter().map(|it| it.packets).collect::<Vec<_>>()
+        })
         .sum()
 }
 
