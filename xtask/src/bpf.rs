@@ -135,8 +135,9 @@ pub fn embed(name: &str, variable: &str) -> Result<()> {
             built.object(name)
         }
     };
-    std::fs::copy(&object, &embedded)
-        .with_context(|| format!("copy the BPF object {} ({given_by}, if set, names it)", object.display()))?;
+    std::fs::copy(&object, &embedded).with_context(|| {
+        format!("copy the BPF object {} ({given_by}, if set, names it)", object.display())
+    })?;
     println!("cargo::rustc-env={variable}={}", embedded.display());
     Ok(())
 }

@@ -74,7 +74,7 @@ fn is_of_outer_cargo(name: &str) -> bool {
         "TARGET",
     ];
     let has = |prefix: &&str| name.starts_with(*prefix);
-    (name.starts_with("CARGO") && !KEPT.iter().any(|kept| has(kept)))
+    (name.starts_with("CARGO") && !KEPT.iter().any(has))
         || name.starts_with("RUSTC")
         || name.starts_with("RUSTDOC")
         || REMOVED.contains(&name)
@@ -89,7 +89,8 @@ mod tests {
         for name in ["CARGO", "CARGO_ENCODED_RUSTFLAGS", "CARGO_PKG_NAME", "RUSTC_WRAPPER", "OUT_DIR"] {
             assert!(is_of_outer_cargo(name), "{name}");
         }
-        for name in ["CARGO_HOME", "CARGO_HTTP_PROXY", "CARGO_REGISTRIES_X_INDEX", "HOME", "PATH", "RUSTUP_HOME"]
+        for name in
+            ["CARGO_HOME", "CARGO_HTTP_PROXY", "CARGO_REGISTRIES_X_INDEX", "HOME", "PATH", "RUSTUP_HOME"]
         {
             assert!(!is_of_outer_cargo(name), "{name}");
         }
