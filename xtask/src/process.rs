@@ -74,7 +74,7 @@ fn is_of_outer_cargo(name: &str) -> bool {
         "TARGET",
     ];
     let has = |prefix: &&str| name.starts_with(*prefix);
-    (name.starts_with("CARGO") && !KEPT.iter().any(|kept| has(kept)))
+    (name.starts_with("CARGO") && !KEPT.iter().any(has))
         || name.starts_with("RUSTC")
         || name.starts_with("RUSTDOC")
         || REMOVED.contains(&name)
