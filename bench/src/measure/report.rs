@@ -103,7 +103,8 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "{path:<10} {:>9} {:>10.1} {floor:>10} {ratio:>8}",
-                row.scenario.sessions, row.nanoseconds
+                row.scenario.sessions,
+                row.nanoseconds()
             )?;
         }
         Ok(())
