@@ -62,6 +62,17 @@ pub fn validate(config: &Value) -> Result<(), PluginError> {
     Parts::parse(config).map(drop)
 }
 
+/// The name of the master that a configuration means on this node.
+///
+/// # Errors
+/// There is none.
+pub fn master_name(config: &Value) -> Result<String, PluginError> {
+    let parts = Parts::parse(config)?;
+    let host = Netns::current().map_err(|it| netns_error(&it))?;
+    let host = Netlink::open(&host).map_err(|it| PluginError::from_error(code::FAILED, &it))?;
+    macvlan::master(&parts.macvlan, &host).map(|it| it.name).map_err(|it| macvlan_error(&it))
+}
+
 /// ADD. Addresses first, as they are what runs out; whatever fails gives everything back.
 ///
 /// # Errors
