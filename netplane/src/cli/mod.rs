@@ -1,12 +1,14 @@
 //! What a person calls: arguments in, text or JSON out.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 /// Logs go to stderr: stdout is the CNI protocol's, and `--json`'s. `RUST_LOG` overrides `default`.
 pub fn log_to_stderr(default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_ansi(colours).with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 /// Runs the command line.
