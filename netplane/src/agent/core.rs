@@ -209,7 +209,6 @@ impl<K: Kernel> Core<K> {
 
     /// What has to be looked after when nothing happens.
     pub(super) fn tick(&mut self) {
-        self.drain_events();
         for wanted in self.compiled.wanted.iter().filter(|it| !it.resolved) {
             self.observers.resolve(&wanted.from.container, wanted.ifindex, wanted.address);
         }

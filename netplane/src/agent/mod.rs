@@ -19,12 +19,9 @@ use crate::sources;
 use crate::sources::{Fact, Stop};
 use lock::Lock;
 use observers::Observers;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -57,8 +54,10 @@ pub(crate) enum Event {
 
 /// Facts that come in within this time are one reconcile.
 const COALESCE: Duration = Duration::from_millis(10);
-/// Counters, sampled events, requests to resolve and failed operations are looked after this often.
+/// Unresolved neighbours and failed operations are looked after this often.
 const TICK: Duration = Duration::from_secs(1);
+/// The packet programs' events are looked for this often: a flood of them is answered in turns.
+const POLL: Duration = Duration::from_millis(100);
 
 /// Runs until SIGTERM or SIGINT. What is in the kernel stays there and goes on forwarding.
 ///
@@ -93,11 +92,9 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
     let stop = Stop::default();
     let facts: sources::Send = Arc::new(move |fact| send.send(Event::Fact(fact)).is_ok());
     start_sources(options, &facts, &stop)?;
-    let kernel_events = kernel.event_fd().map(|it| it.try_clone_to_owned()).transpose();
-    let kernel_events = kernel_events.map_err(io("watch the data plane's events"))?;
     let core = Core::new(kernel, Observers::new(facts))?;
     tokio::select! {
-        () = run_loop(core, events, kernel_events) => {}
+        () = run_loop(core, events) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: the data plane goes on without me"),
         _ = interrupt.recv() => tracing::info!("SIGINT: the data plane goes on without me"),
     }
@@ -126,14 +123,9 @@ pub(crate) fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) -> R
         .map_err(|source| AgentError::Io { operation: format!("start the thread {name}"), source })
 }
 
-async fn run_loop<K: Kernel>(
-    mut core: Core<K>,
-    mut events: mpsc::UnboundedReceiver<Event>,
-    kernel_events: Option<OwnedFd>,
-) {
-    let kernel_events =
-        kernel_events.and_then(|it| AsyncFd::register_with_interest(it, Interest::READABLE).ok());
+async fn run_loop<K: Kernel>(mut core: Core<K>, mut events: mpsc::UnboundedReceiver<Event>) {
     let mut tick = tokio::time::interval(TICK);
+    let mut poll = tokio::time::interval(POLL);
     loop {
         tokio::select! {
             event = events.recv() => {
@@ -146,22 +138,9 @@ async fn run_loop<K: Kernel>(
                 }
                 core.reconcile();
             }
-            () = readable(kernel_events.as_ref()) => core.drain_events(),
+            _ = poll.tick() => core.drain_events(),
             _ = tick.tick() => core.tick(),
         }
-    }
-}
-
-async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
-    match fd {
-        Some(fd) => {
-            if let Ok(mut guard) = fd.readable().await {
-                guard.clear_ready();
-            }
-            // A flood of events is answered in turns, not one by one.
-            tokio::time::sleep(COALESCE).await;
-        }
-        None => std::future::pending().await,
     }
 }
 
