@@ -3,8 +3,9 @@
 
 #![no_std]
 #![no_main]
-// Inline assembly for BPF: see `xdp::XdpFrame::at`.
-#![feature(asm_experimental_arch)]
+// Inline assembly for BPF, and telling constant offsets from others: see `xdp::XdpFrame::at`.
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![expect(internal_features, reason = "there is no other way to ask whether a value is a constant")]
 
 mod counters;
 mod maps;
@@ -20,6 +21,7 @@ use netplane_common::verdict::Verdict;
 
 /// Attached to every master that carries a fast-path network.
 #[xdp]
+#[inline(always)]
 fn netplane_xdp(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;
     let mut frame = xdp::XdpFrame::new(&ctx);

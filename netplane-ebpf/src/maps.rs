@@ -32,7 +32,7 @@ pub(crate) static PEERS: LpmTrie<PeerKey, u8> = LpmTrie::with_max_entries(1 << 1
 pub(crate) static PORTS: DevMap = DevMap::with_max_entries(256, 0);
 /// Two for each session: uplink and downlink.
 #[map]
-pub(crate) static SESSION_COUNTERS: Array<Counter> = Array::with_max_entries(2 * SESSIONS, 0);
+pub(crate) static SESSION_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(2 * SESSIONS, 0);
 #[map]
 pub(crate) static NETWORK_COUNTERS: PerCpuArray<Counter> =
     PerCpuArray::with_max_entries(MAX_NETWORKS * NETWORK_COUNTERS_STRIDE, 0);

@@ -61,8 +61,6 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn count_session(&self, counter: u32, bytes: u32) {
-        if let Some(counter) = maps::SESSION_COUNTERS.get_ptr_mut(counter) {
-            crate::counters::add_shared(counter, u64::from(bytes));
-        }
+        crate::counters::count_session(counter, bytes);
     }
 }

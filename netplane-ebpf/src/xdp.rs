@@ -5,6 +5,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
+use core::intrinsics::is_val_statically_known;
 use netplane_common::frame::Frame;
 use netplane_common::wire::Wire;
 
@@ -27,11 +28,16 @@ impl<'a> XdpFrame<'a> {
         if offset > MAX_OFFSET {
             return None;
         }
-        let mut start = self.ctx.data() + offset;
-        // The verifier ties a bounds check to the very register that is dereferenced. Without this the
-        // compiler computes `data + offset` twice, and the check is of the other copy.
-        // SAFETY: no instructions; only says that `start` is not what the compiler thinks it is.
-        unsafe { asm!("/* {0} */", inout(reg) start, options(nomem, nostack, preserves_flags)) };
+        let start = if is_val_statically_known(offset) {
+            self.ctx.data() + offset
+        } else {
+            // The verifier ties a bounds check to the very register that is dereferenced. Left to itself,
+            // the compiler computes `data + offset` twice, and the check is of the other copy.
+            let mut start = self.ctx.data();
+            // SAFETY: an addition that the compiler cannot look into.
+            unsafe { asm!("{0} += {1}", inout(reg) start, in(reg) offset, options(pure, nomem, nostack)) };
+            start
+        };
         if start + size_of::<T>() > self.ctx.data_end() {
             return None;
         }
@@ -42,7 +48,12 @@ impl<'a> XdpFrame<'a> {
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.ctx.data_end() - self.ctx.data()
+        let mut len = self.ctx.data_end();
+        // In plain sight, the compiler folds the difference of two packet pointers into sums that the
+        // verifier prohibits (`limit - end + data`).
+        // SAFETY: a subtraction that the compiler cannot look into.
+        unsafe { asm!("{0} -= {1}", inout(reg) len, in(reg) self.ctx.data(), options(pure, nomem, nostack)) };
+        len
     }
 
     #[inline(always)]

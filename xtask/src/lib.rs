@@ -1,1 +1,24 @@
-//! Developer verbs, and the BPF build that they share with `netplane/build.rs`.
+//! What the developer verbs share with `netplane/build.rs` and `bench/build.rs`: finding a toolchain
+//! for BPF and building the packet programs with it.
+
+pub mod bpf;
+pub mod process;
+pub mod toolchain;
+
+use std::path::{Path, PathBuf};
+
+/// The top folder of this workspace.
+#[must_use]
+pub fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// Where Cargo puts what it builds for this workspace.
+#[must_use]
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) if !dir.is_empty() => root().join(dir),
+        _ => root().join("target"),
+    }
+}

@@ -1,3 +1,72 @@
-//! `cargo xtask VERB`.
+//! The developer verbs of netplane: `cargo xtask VERB`. One verb, one file.
+#![expect(clippy::print_stdout, reason = "a verb talks to the person who runs it")]
 
-fn main() {}
+mod bench;
+mod build;
+mod demo;
+mod privilege;
+mod setup;
+mod test;
+mod tidy;
+
+use anyhow::{Context, Result, bail};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use xtask::process::{shown, without_outer_cargo};
+use xtask::{root, target_dir};
+
+const USAGE: &str = "\
+cargo xtask VERB
+
+  setup            installs what building, the demo and the tests need, and nothing that is there
+  build            builds the packet programs and the workspace, as a release
+  demo [ARGS]      setup, build, and the main job in a lab of namespaces; `demo --help` tells its arguments
+  test [unit|all]  setup, format, lints, tidy and the tests; `unit` leaves out the integration tests
+  bench [ARGS]     setup, build, and nanoseconds per packet; `bench --help` tells its arguments
+  tidy             checks the rules of the tree that the compiler does not check
+";
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    let verb = arguments.next();
+    let rest: Vec<OsString> = arguments.collect();
+    match verb.as_deref().and_then(OsStr::to_str) {
+        Some("setup") => none(&rest).and_then(|()| setup::run()),
+        Some("build") => none(&rest).and_then(|()| build::run()),
+        Some("demo") => demo::run(&rest),
+        Some("test") => test::run(&rest),
+        Some("bench") => bench::run(&rest),
+        Some("tidy") => none(&rest).and_then(|()| tidy::run()),
+        Some("help" | "--help" | "-h") => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("unknown or missing verb\n\n{USAGE}"),
+    }
+}
+
+fn none(arguments: &[OsString]) -> Result<()> {
+    match arguments.first() {
+        Some(argument) => bail!("unexpected argument {}\n\n{USAGE}", argument.display()),
+        None => Ok(()),
+    }
+}
+
+/// The Cargo that runs us, in the workspace, as if we had been called from a shell.
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    without_outer_cargo(&mut cargo).current_dir(root());
+    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR") {
+        cargo.env("CARGO_TARGET_DIR", dir);
+    }
+    cargo
+}
+
+/// Becomes the release binary of this name: signals and the exit code are then its own.
+fn become_release(binary: &str, arguments: &[OsString]) -> Result<()> {
+    let mut command = Command::new(target_dir().join("release").join(binary));
+    without_outer_cargo(&mut command).args(arguments);
+    let error = command.exec();
+    Err(error).with_context(|| format!("start `{}`", shown(&command)))
+}

@@ -78,8 +78,9 @@ impl Tool {
 
     /// Whether it is installed.
     pub fn is_installed(self) -> bool {
-        std::env::var_os("PATH")
-            .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(self.program).is_file()))
+        std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|folder| folder.join(self.program).is_file())
+        })
     }
 }
 

@@ -101,7 +101,8 @@ impl Lab {
     fn build(netplane: PathBuf, undo: UndoStack) -> Result<Self> {
         let prefix = prefix();
         let folder = undo.make(|| {
-            let folder = tempfile::Builder::new().prefix(&format!("netplane-lab-{prefix}-")).tempdir()?.keep();
+            let folder =
+                tempfile::Builder::new().prefix(&format!("netplane-lab-{prefix}-")).tempdir()?.keep();
             Ok((folder.clone(), Undo::Directory(folder)))
         })?;
         let bpffs = folder.join("bpf");
@@ -122,9 +123,8 @@ impl Lab {
         lab.wire(&lab.dn, "n6", &format!("{GATEWAY}/24"))?;
         lab.dn.ip(&format!("address add {SERVER}/32 dev lo"))?;
         // With both ends on the node: not every kernel has dummy interfaces.
-        lab.node.ip(
-            "link add mgmt type veth peer name mgmt-peer\nlink set mgmt up\nlink set mgmt-peer up",
-        )?;
+        lab.node
+            .ip("link add mgmt type veth peer name mgmt-peer\nlink set mgmt up\nlink set mgmt-peer up")?;
         Ok(lab)
     }
 

@@ -63,9 +63,8 @@ impl Process {
         if self.status()?.is_none() {
             kill(Pid::from_raw(pid), Signal::SIGTERM).with_context(|| format!("stop {}", self.name))?;
         }
-        let status = super::wait_for(&format!("the end of {}", self.name), Duration::from_secs(10), || {
-            self.status()
-        })?;
+        let status =
+            super::wait_for(&format!("the end of {}", self.name), Duration::from_secs(10), || self.status())?;
         if !status.success() {
             bail!("{} ended with {status}\n{}", self.name, self.log_tail());
         }

@@ -1,5 +1,6 @@
-//! Counters: one shared element per session and direction, and per-CPU elements for each network
-//! and verdict.
+//! Counters, all per CPU: an element for each session and direction, and one for each network and
+//! verdict. Shared elements would need an atomic operation for each number, which costs more than the
+//! rest of counting (`docs/performance.md`).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -71,6 +71,7 @@ pub fn all() -> Vec<Case> {
     let mut cases = uplink::cases();
     cases.extend(uplink::malformed());
     cases.extend(uplink::not_sessions());
+    cases.extend(uplink::passed_on());
     cases.extend(uplink::relays());
     cases.extend(downlink::cases());
     cases.extend(downlink::not_forwarded());

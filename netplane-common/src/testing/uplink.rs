@@ -110,8 +110,7 @@ fn ways(inner: &Ipv4) -> Vec<Case> {
     }
     let on_link = Ipv4 { destination: ON_LINK, ..inner.clone() };
     let out = one_hop(inner);
-    let mut tagged = MapTables::default();
-    tagged.next_hops = standard().next_hops;
+    let mut tagged = MapTables { next_hops: standard().next_hops, ..MapTables::default() };
     let key = UplinkKey { port: Port::new(IFINDEX, VLAN), ..uplink_key(TEID) };
     tagged.uplink.insert(key, uplink_entry());
     let outer = Ipv4::new(GNB, POD_N3, packet::udp(2152, 2152, &packet::gtpu(0x30, 255, TEID, &bytes)));
@@ -245,11 +244,6 @@ pub(super) fn not_sessions() -> Vec<Case> {
     listed.endpoints.values_mut().for_each(|it| it.flags |= endpoint_flags::PEER_LIST);
     listed.peers.insert((u32::from(N3), u32::from(PEER), 32), ());
     let to_router = to_router(&Ipv4 { ttl: 63, ..user_packet() });
-    let mut foreign = from_gnb(&gpdu);
-    foreign[..6].copy_from_slice(&ROUTER_MAC);
-    let arp = packet::ethernet([0xff; 6], GNB_MAC, 0x0806, &[0; 46]);
-    let options = from_gnb_with(&gpdu, |it| it.options = vec![1, 1, 1, 0]);
-    let double = packet::tagged(POD_N3_MAC, GNB_MAC, VLAN, 0x8100, &[0; 60]);
     vec![
         case("pass, unknown TEID", from_gnb(&unknown), passed(Reason::PassUnknownTeid), None),
         Case {
@@ -281,6 +275,19 @@ pub(super) fn not_sessions() -> Vec<Case> {
             tables: listed,
             ..case("drop, peer not in the list", from_gnb(&unknown), drop(N3, Reason::PeerNotAllowed), None)
         },
+    ]
+}
+
+/// GTP-U that is for the pod, and frames that are for nobody here.
+pub(super) fn passed_on() -> Vec<Case> {
+    let bytes = user_packet().bytes();
+    let gpdu = packet::gtpu(0x30, 255, TEID, &bytes);
+    let mut foreign = from_gnb(&gpdu);
+    foreign[..6].copy_from_slice(&ROUTER_MAC);
+    let arp = packet::ethernet([0xff; 6], GNB_MAC, 0x0806, &[0; 46]);
+    let options = from_gnb_with(&gpdu, |it| it.options = vec![1, 1, 1, 0]);
+    let double = packet::tagged(POD_N3_MAC, GNB_MAC, VLAN, 0x8100, &[0; 60]);
+    vec![
         case(
             "pass, echo request",
             from_gnb(&packet::gtpu(0x32, 1, 0, &[0, 1, 0, 0])),

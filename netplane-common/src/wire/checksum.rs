@@ -13,7 +13,7 @@ pub const fn finish(sum: u32) -> u16 {
 /// The checksum of a header after one of its 16-bit words went from `old` to `new` (RFC 1624, eqn. 3).
 #[inline(always)]
 pub const fn replace(checksum: Be16, old: Be16, new: Be16) -> Be16 {
-    let sum = (!checksum.raw() & 0xffff) as u32 + (!old.raw() & 0xffff) as u32 + new.raw() as u32;
+    let sum = !checksum.raw() as u32 + !old.raw() as u32 + new.raw() as u32;
     Be16::from_raw(finish(sum))
 }
 

@@ -11,7 +11,6 @@ use aya_log::EbpfLogger;
 use netplane_common::map::{Counter, Event, network_counter_index};
 use netplane_common::verdict::Reason;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use zerocopy::FromBytes;
 
@@ -72,6 +71,14 @@ fn load_program(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     })
 }
 
+/// Over all CPUs.
+fn sum(values: &[Counter]) -> Counter {
+    values.iter().fold(Counter::default(), |sum, it| Counter {
+        packets: sum.packets.wrapping_add(it.packets),
+        bytes: sum.bytes.wrapping_add(it.bytes),
+    })
+}
+
 fn cannot_read(what: String, source: aya::maps::MapError) -> KernelError {
     KernelError { operation: format!("read {what}"), remedy: None, source: Box::new(source) }
 }
@@ -101,10 +108,7 @@ impl Kernel for BpfKernel {
             let values = self.maps.network_counters.get(&index, 0);
             let values =
                 values.map_err(|it| cannot_read(format!("the counters of network {network}"), it))?;
-            let sum = values.iter().fold(Counter::default(), |sum, it| Counter {
-                packets: sum.packets + it.packets,
-                bytes: sum.bytes + it.bytes,
-            });
+            let sum = sum(&values);
             if sum != Counter::default() {
                 counters.insert(*reason as u8, sum);
             }
@@ -115,7 +119,7 @@ impl Kernel for BpfKernel {
     fn session_counters(&mut self, counters: &[u32]) -> Result<Vec<Counter>, KernelError> {
         let read = |index: &u32| {
             let counter = self.maps.session_counters.get(index, 0);
-            counter.map_err(|it| cannot_read(format!("session counter {index}"), it))
+            counter.map(|it| sum(&it)).map_err(|it| cannot_read(format!("session counter {index}"), it))
         };
         counters.iter().map(read).collect()
     }
@@ -127,10 +131,6 @@ impl Kernel for BpfKernel {
             events.extend(Event::read_from_bytes(&item).ok());
         }
         events
-    }
-
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.maps.events.as_fd())
     }
 
     fn attached_mode(&mut self, ifindex: u32) -> AttachedMode {

@@ -115,7 +115,7 @@ impl Pins {
 }
 
 fn is_bpffs(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|it| i64::from(it.filesystem_type().0) == BPF_FS_MAGIC)
+    nix::sys::statfs::statfs(path).is_ok_and(|it| it.filesystem_type().0 == BPF_FS_MAGIC)
 }
 
 /// Mounts where everybody expects it for a folder under `/sys/fs/bpf`, else on the folder itself.

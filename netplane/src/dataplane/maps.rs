@@ -5,7 +5,7 @@ use crate::world::tables::{Operation, PeerPrefix, RoutePrefix};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::{DevMap, XdpMapError};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use netplane_common::map::{
     Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NetworkName, NextHop,
     PeerKey, RouteKey, UplinkEntry, UplinkKey,
@@ -40,7 +40,7 @@ pub(super) struct Maps {
     pub(super) routes4: LpmTrie<MapData, RouteKey, u32>,
     pub(super) peers: LpmTrie<MapData, PeerKey, u8>,
     pub(super) ports: DevMap<MapData>,
-    pub(super) session_counters: Array<MapData, Counter>,
+    pub(super) session_counters: PerCpuArray<MapData, Counter>,
     pub(super) network_counters: PerCpuArray<MapData, Counter>,
     pub(super) networks: Array<MapData, NetworkName>,
     pub(super) events: RingBuf<MapData>,
@@ -112,7 +112,7 @@ impl Maps {
 
     /// Before the entry that names it, so that no packet is counted and then forgotten.
     fn start_counter(&mut self, counter: u32, new: bool) -> Result<(), MapError> {
-        if new { self.session_counters.set(counter, Counter::default(), 0) } else { Ok(()) }
+        if new { self.session_counters.set(counter, zero()?, 0) } else { Ok(()) }
     }
 
     fn name_network(&mut self, index: u16, name: &str) -> Result<(), MapError> {
@@ -121,15 +121,18 @@ impl Maps {
         if self.networks.get(&u32::from(index), 0)? == named {
             return Ok(());
         }
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
         for reason in netplane_common::verdict::Reason::ALL {
-            let zero = aya::maps::PerCpuValues::try_from(vec![Counter::default(); cpus])
-                .map_err(MapError::IoError)?;
             let element = netplane_common::map::network_counter_index(index, *reason as u8);
-            self.network_counters.set(element, zero, 0)?;
+            self.network_counters.set(element, zero()?, 0)?;
         }
         self.networks.set(u32::from(index), named, 0)
     }
+}
+
+/// A counter that has not counted, on every CPU.
+fn zero() -> Result<PerCpuValues<Counter>, MapError> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
+    PerCpuValues::try_from(vec![Counter::default(); cpus]).map_err(MapError::IoError)
 }
 
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, KernelError> {

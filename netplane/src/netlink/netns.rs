@@ -49,7 +49,7 @@ impl Netns {
             Ok(file) => file,
             Err(source) => return Err(NetnsError::Open { path, source }),
         };
-        let kind = nix::sys::statfs::fstatfs(&file).map(|it| i64::from(it.filesystem_type().0));
+        let kind = nix::sys::statfs::fstatfs(&file).map(|it| it.filesystem_type().0);
         match kind {
             Ok(NSFS_MAGIC) => {}
             Ok(_) => return Err(NetnsError::NotANamespace { path }),

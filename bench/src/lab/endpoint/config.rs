@@ -88,7 +88,9 @@ impl<'de> Deserialize<'de> for Teid {
                 .strip_prefix("0x")
                 .and_then(|digits| u32::from_str_radix(digits, 16).ok())
                 .map(Self)
-                .ok_or_else(|| de::Error::custom(format!("TEID \"{text}\" is not 0x and hexadecimal digits"))),
+                .ok_or_else(|| {
+                    de::Error::custom(format!("TEID \"{text}\" is not 0x and hexadecimal digits"))
+                }),
         }
     }
 }

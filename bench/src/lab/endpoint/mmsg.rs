@@ -112,8 +112,7 @@ impl Batch {
         let (mut rest, mut n_refused) = (&mut headers[..], 0);
         while !rest.is_empty() {
             // SAFETY: as in `receive`; the kernel only reads.
-            let sent =
-                unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, 0) };
+            let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as u32, 0) };
             // The error is the first datagram's, if that one could not be sent.
             let done = usize::try_from(sent).unwrap_or_else(|_| {
                 n_refused += 1;

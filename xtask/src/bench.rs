@@ -1,0 +1,12 @@
+//! `bench`: nanoseconds per packet, beside a floor program.
+
+use crate::{build, privilege, setup};
+use anyhow::Result;
+use std::ffi::OsString;
+
+pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    privilege::require_root("bench")?;
+    setup::run()?;
+    build::release()?;
+    crate::become_release("netplane-bench", arguments)
+}

@@ -1,0 +1,36 @@
+//! `setup`: installs what is missing, says what and why, and leaves alone what is there.
+
+mod debian;
+mod toolchain;
+
+use anyhow::{Context, Result};
+use debian::Need;
+use std::time::Instant;
+use xtask::process::read;
+
+/// What the labs, the demo and the tests run, beside what every Debian system has.
+const LAB: [Need; 7] = [
+    Need { package: "iproute2", why: "the labs' namespaces and interfaces (ip)" },
+    Need { package: "ethtool", why: "GRO on veth, without which redirected frames are dropped" },
+    Need { package: "util-linux", why: "entering namespaces (nsenter, unshare)" },
+    Need { package: "busybox-static", why: "ping between the labs' hosts" },
+    Need { package: "tshark", why: "independent eyes on every packet of the tests" },
+    Need { package: "tcpdump", why: "looking around in a lab that was kept" },
+    Need { package: "bpftool", why: "looking at programs and maps in the kernel" },
+];
+
+/// # Errors
+/// Something is missing that cannot be installed from here: what, and the remedy.
+pub(crate) fn run() -> Result<()> {
+    let start = Instant::now();
+    read(std::process::Command::new("rustup").arg("--version"))
+        .context("the Rust toolchain comes from rustup, which is missing; remedy: see https://rustup.rs")?;
+    debian::install("the labs and the tests", &LAB)?;
+    toolchain::provide()?;
+    say(&format!("ready ({} s)", start.elapsed().as_secs()));
+    Ok(())
+}
+
+fn say(what: &str) {
+    println!("setup: {what}");
+}
