@@ -3,6 +3,7 @@
 use super::endpoint::{Endpoint, EndpointCounters};
 use super::traffic::{self, EchoServer, Host, Stream};
 use super::users::{self, UE_POOL};
+use super::wires::{Expectation, Pod, Tap, mac};
 use super::*;
 
 const POD_N3: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 20);
@@ -100,4 +101,38 @@ fn nothing_is_left_of_a_lab() {
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(folder.to_str().unwrap()));
+}
+
+#[test]
+fn tshark_finds_the_user_space_upf_right() {
+    let hand = Hand::new(3);
+    let tap = Tap::start(&hand.lab).unwrap();
+    for number in 1..=3 {
+        traffic::ping(hand.user(number), SERVER, 2, 56).unwrap();
+    }
+    traffic::tcp::echo(hand.user(1), hand.server(), 3000).unwrap();
+    let _echo = EchoServer::start(hand.server()).unwrap();
+    traffic::udp::bulk(hand.user(2), hand.server(), 3, 100, 1).unwrap();
+    let wires = tap.stop(&hand.lab, "test").unwrap();
+    let pod = Pod {
+        n3: POD_N3,
+        n3_mac: mac(&hand.lab.pod, "net1").unwrap(),
+        n6: POD_N6,
+        n6_mac: mac(&hand.lab.pod, "net2").unwrap(),
+    };
+    let mut expectation = Expectation {
+        pod: &pod,
+        users: &users::users(3),
+        gnb_mac: mac(&hand.lab.gnb, "n3").unwrap(),
+        gateway_mac: mac(&hand.lab.dn, "n6").unwrap(),
+        outer_udp_checksum: tshark::CHECKSUM_GOOD,
+    };
+    let judgement = wires.judge(&expectation);
+    assert_eq!(judgement.problems, Vec::<String>::new());
+    assert!(judgement.uplink >= 14 && judgement.downlink >= 14, "{judgement:?}");
+
+    // The judge is awake: a wrong expectation is reported by its field.
+    expectation.outer_udp_checksum = tshark::CHECKSUM_ABSENT;
+    let problems = wires.judge(&expectation).problems;
+    assert!(problems[0].starts_with("udp.checksum.status is 1"), "{problems:?}");
 }
