@@ -105,7 +105,12 @@ fn build_linker(folder: &PrivateFolder, llvm: &str) -> Result<()> {
     say(&format!("builds bpf-linker {BPF_LINKER} against LLVM {llvm}, about a minute"));
     let prefix = folder.root().join(format!("usr/lib/llvm-{llvm}"));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Found on PATH, Cargo does not advise to add the folder to it.
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.linker_root().join("bin")).chain(std::env::split_paths(&old));
+    let path = std::env::join_paths(folders).context("the toolchain's folder cannot stand in PATH")?;
     without_outer_cargo(&mut cargo)
+        .env("PATH", path)
         // Not the workspace: its Cargo configuration is none of bpf-linker's business.
         .current_dir(folder.path())
         .env("LLVM_PREFIX", prefix)
