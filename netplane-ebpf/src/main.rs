@@ -21,6 +21,7 @@ use netplane_common::verdict::Verdict;
 
 /// Attached to every master that carries a fast-path network.
 #[xdp]
+#[inline(always)]
 fn netplane_xdp(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;
     let mut frame = xdp::XdpFrame::new(&ctx);

@@ -12,10 +12,10 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "1,1000,100000")]
     sessions: Vec<u32>,
     /// Interleaved rounds; the median counts.
-    #[arg(long, default_value_t = 11)]
+    #[arg(long, default_value_t = 31)]
     rounds: usize,
     /// Packets in each round.
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 100_000)]
     packets: u32,
     /// Print JSON with all samples.
     #[arg(long)]

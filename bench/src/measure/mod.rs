@@ -1,14 +1,14 @@
 //! Nanoseconds per packet of each program path, by the wrapper method: BPF_PROG_TEST_RUN repeats a small
 //! program that restores the packet's head, writes the next template over its headers and tail-calls the
-//! program under test. The cost is wrapper and program minus wrapper and empty program, as the median of
-//! many interleaved rounds on one CPU.
+//! program under test. The cost is wrapper and program minus wrapper and empty program; the medians of many
+//! interleaved rounds on one CPU count, for the ratio to the floor that of each round's own ratio.
 
 mod programs;
 mod report;
 mod scenario;
 
 pub use programs::Programs;
-pub use report::{Measurement, Report};
+pub use report::{Measurement, Report, Round};
 pub use scenario::{Path, Scenario};
 
 /// Sessions that the tables of the objects hold, relays included.
@@ -43,33 +43,24 @@ pub fn run(sessions: &[u32], effort: Effort, mut progress: impl FnMut(&str)) -> 
     Ok(report)
 }
 
-/// Empty program, program under test and floor in turn, so that whatever the machine does meets all.
+/// Empty program, program under test and floor in turn, each round against its own empty program, so that
+/// whatever the machine does meets all of them.
 fn measure(programs: &mut Programs, scenario: Scenario, effort: Effort) -> Result<Measurement> {
     programs.load_templates(scenario)?;
-    let (mut empty, mut tested, mut floor) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rounds = Vec::with_capacity(effort.rounds);
     // One round that does not count fills caches and maps.
     for round in 0..=effort.rounds {
-        let samples = [
-            (&mut empty, Some(programs::EMPTY)),
-            (&mut tested, Some(programs::TESTED)),
-            (&mut floor, scenario.path.floor()),
-        ];
-        for (times, target) in samples {
-            let Some(target) = target else { continue };
-            let time = programs.run(scenario, target, effort.packets)?;
-            if round > 0 {
-                times.push(time);
-            }
+        let empty = programs.run(scenario, programs::EMPTY, effort.packets)?;
+        let tested = programs.run(scenario, programs::TESTED, effort.packets)? - empty;
+        let floor = match scenario.path.floor() {
+            Some(floor) => Some(programs.run(scenario, floor, effort.packets)? - empty),
+            None => None,
+        };
+        if round > 0 {
+            rounds.push(Round { tested, floor });
         }
     }
-    let base = median(&mut empty);
-    let floor = (!floor.is_empty()).then(|| median(&mut floor) - base);
-    Ok(Measurement { scenario, nanoseconds: median(&mut tested) - base, floor, samples: tested })
-}
-
-fn median(samples: &mut [f64]) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
+    Ok(Measurement { scenario, rounds })
 }
 
 /// The last CPU: the first one tends to serve interrupts.

@@ -3,23 +3,45 @@
 use super::{Effort, Scenario};
 use std::fmt;
 
+/// Nanoseconds per packet above the empty program in one round.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    pub tested: f64,
+    /// Of the floor program, where the path has one.
+    pub floor: Option<f64>,
+}
+
 /// One row.
 #[derive(Clone, Debug)]
 pub struct Measurement {
     pub scenario: Scenario,
-    /// Median cost of the program above the empty one.
-    pub nanoseconds: f64,
-    /// The same of the floor program, where there is one.
-    pub floor: Option<f64>,
-    /// All rounds of the program with the wrapper, sorted, in nanoseconds.
-    pub samples: Vec<f64>,
+    pub rounds: Vec<Round>,
 }
 
 impl Measurement {
-    /// Cost as a multiple of the floor's.
-    pub fn ratio(&self) -> Option<f64> {
-        self.floor.map(|floor| self.nanoseconds / floor)
+    /// Median cost of the program in nanoseconds.
+    pub fn nanoseconds(&self) -> f64 {
+        median(self.rounds.iter().map(|it| it.tested).collect())
     }
+
+    /// Median cost of the floor.
+    pub fn floor(&self) -> Option<f64> {
+        let floors: Option<Vec<_>> = self.rounds.iter().map(|it| it.floor).collect();
+        floors.map(median)
+    }
+
+    /// Cost as a multiple of the floor's: the median of the rounds' own ratios, which a machine that is
+    /// slower for a while does not move.
+    pub fn ratio(&self) -> Option<f64> {
+        let ratios: Option<Vec<_>> =
+            self.rounds.iter().map(|it| it.floor.map(|floor| it.tested / floor)).collect();
+        ratios.map(median)
+    }
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// All rows of a run.
@@ -61,10 +83,11 @@ fn row_json(row: &Measurement) -> serde_json::Value {
     serde_json::json!({
         "path": row.scenario.path.name(),
         "sessions": row.scenario.sessions,
-        "nanoseconds": row.nanoseconds,
-        "floorNanoseconds": row.floor,
+        "nanoseconds": row.nanoseconds(),
+        "floorNanoseconds": row.floor(),
         "ratio": row.ratio(),
-        "samplesWithWrapper": row.samples,
+        "samples": row.rounds.iter().map(|it| it.tested).collect::<Vec<_>>(),
+        "floorSamples": row.rounds.iter().map(|it| it.floor).collect::<Vec<_>>(),
     })
 }
 
@@ -74,13 +97,14 @@ impl fmt::Display for Report {
         writeln!(f, "median of {} rounds of {} packets", self.effort.rounds, self.effort.packets)?;
         writeln!(f, "{:<10} {:>9} {:>10} {:>10} {:>8}", "path", "sessions", "netplane", "floor", "ratio")?;
         for row in &self.rows {
-            let floor = row.floor.map_or("-".to_owned(), |it| format!("{it:.1}"));
+            let floor = row.floor().map_or("-".to_owned(), |it| format!("{it:.1}"));
             let ratio = row.ratio().map_or("-".to_owned(), |it| format!("{it:.2}"));
             let path = row.scenario.path.name();
             writeln!(
                 f,
                 "{path:<10} {:>9} {:>10.1} {floor:>10} {ratio:>8}",
-                row.scenario.sessions, row.nanoseconds
+                row.scenario.sessions,
+                row.nanoseconds()
             )?;
         }
         Ok(())
