@@ -1,6 +1,10 @@
 //! The NetworkAttachmentDefinition and what the NPWG standard puts into annotations, as types.
 
+pub mod dir;
+pub mod selection;
+
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// `namespace/name` of a network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,4 +37,13 @@ impl TryFrom<String> for NetworkName {
             _ => Err(format!("\"{text}\" is not NAMESPACE/NAME")),
         }
     }
+}
+
+/// A NetworkAttachmentDefinition as far as netplane reads it (NPWG standard §3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nad {
+    pub name: NetworkName,
+    pub annotations: BTreeMap<String, String>,
+    /// `spec.config`: a CNI configuration or list as JSON text; may be empty.
+    pub config: String,
 }
