@@ -1,3 +1,12 @@
 //! The one binary: a CNI plugin when `CNI_COMMAND` is set, else the command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::env::var_os("CNI_COMMAND").is_some() {
+        netplane::cli::log_to_stderr("warn");
+        netplane::cni::run()
+    } else {
+        netplane::cli::run()
+    }
+}

@@ -1,3 +1,40 @@
-//! Plans and carries out attachments: selections, names, capabilities, cache, rollback.
+//! Plans and carries out attachments: selections, names, delegates, record, rollback.
 
+mod default_route;
+pub mod detach;
+pub mod perform;
+pub mod plan;
 pub mod record;
+pub mod store;
+
+use crate::nad::dir::NadDirError;
+use crate::nad::selection::SelectionError;
+use crate::plugins::PluginError;
+use std::path::PathBuf;
+
+/// Why an attachment was not made, or not taken down.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error(transparent)]
+    Nads(#[from] NadDirError),
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    #[error("network {network}: no such NAD in {}", dir.display())]
+    NoNad { network: String, dir: PathBuf },
+    #[error("clusterNetwork \"{network}\": neither a NAD, nor a name in {}, nor a file or directory", conf_dir.display())]
+    NoClusterNetwork { network: String, conf_dir: PathBuf },
+    #[error("network {network}: {key}: {problem}")]
+    Config { network: String, key: &'static str, problem: String },
+    #[error("network {network}: interface {interface} is asked for twice")]
+    NameTwice { network: String, interface: String },
+    #[error("container {container_id} is attached already as {interface}; DEL comes first")]
+    Twice { container_id: String, interface: String },
+    #[error("network {network}: {error}")]
+    Delegate { network: String, error: PluginError },
+    #[error("cannot {operation} {}", path.display())]
+    File { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("network {network}: default route: {error}")]
+    DefaultRoute { network: String, error: PluginError },
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<AttachError>),
+}

@@ -1,7 +1,9 @@
 //! The attachment record: one file a container, written by the plugin, read by the agent and by DEL.
-//! It is all that DEL needs, and all that the agent knows of a pod without a cluster.
+//! It is all that DEL needs, and all that the agent knows of a pod without a cluster. How it is read and
+//! written is in `store`.
 
 use crate::nad::NetworkName;
+use crate::plugins::result::CniResult;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,12 +14,14 @@ pub const RECORD_VERSION: u32 = 1;
 /// Where records are unless the configuration's `cniDir` says otherwise.
 pub const DEFAULT_RECORD_DIR: &str = "/var/lib/netplane/attachments";
 
-/// All attachments of one container (pod sandbox).
+/// All attachments of one ADD.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentRecord {
     pub version: u32,
     pub container_id: String,
+    /// `CNI_IFNAME` of the ADD: a container may be attached more than once under different names.
+    pub interface: String,
     /// `CNI_NETNS` of the ADD.
     pub netns: PathBuf,
     /// From `K8S_POD_NAMESPACE`, `K8S_POD_NAME`, `K8S_POD_UID` in `CNI_ARGS`; absent outside Kubernetes.
@@ -46,13 +50,18 @@ pub struct Attachment {
     /// The NAD; absent for a default network that is not a NAD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkName>,
+    /// How errors name it.
+    pub label: String,
     /// `CNI_IFNAME` of the delegate.
     pub interface: String,
-    /// The configuration as the delegate got it: a plugin's, or a list's with `plugins`.
-    pub config: serde_json::Value,
-    /// The delegate's result as it came, in `config`'s version; absent until the delegate has returned.
+    /// Whether it is the pod's default network.
+    #[serde(default)]
+    pub default: bool,
+    /// The plugins' configurations as they were called, in order, without `prevResult`.
+    pub plugins: Vec<serde_json::Value>,
+    /// The delegate's result; absent until the delegate has returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<serde_json::Value>,
+    pub result: Option<CniResult>,
     /// From the result: the interface inside the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,

@@ -1,5 +1,14 @@
 //! The only place that touches netlink: links, addresses, routes and neighbours of one namespace at
 //! a time, under the names that people and the kernel use.
 
+pub mod addr;
+pub mod arp;
+pub mod link;
+pub mod neigh;
 pub mod netns;
+pub mod observe;
+pub mod route;
+pub mod socket;
 pub mod xdp;
+
+pub use netplane_common::wire::ethernet::Mac;

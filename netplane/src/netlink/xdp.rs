@@ -1,7 +1,7 @@
 //! What the kernel says of XDP on a device (IFLA_XDP).
 
 use futures::TryStreamExt;
-use netlink_packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
 use std::io;
 
 /// XDP on a device.

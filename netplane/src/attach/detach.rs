@@ -1,0 +1,76 @@
+//! Taking down, and checking: from the record alone, without pod, NAD or API.
+
+use super::AttachError;
+use super::perform::Container;
+use super::record::{Attachment, AttachmentRecord};
+use super::store::RecordStore;
+use crate::plugins::result::CniResult;
+use crate::plugins::{self, Call, PluginError, Verb};
+use serde_json::Value;
+
+/// DEL: every attachment in reverse order. Goes on after errors, and keeps the record until all is down,
+/// so that a second DEL does what the first one could not.
+///
+/// # Errors
+/// What could not be taken down.
+pub fn detach(
+    container: &Container,
+    record: &AttachmentRecord,
+    records: &RecordStore,
+) -> Result<(), AttachError> {
+    let mut errors = Vec::new();
+    for attachment in record.attachments.iter().rev() {
+        let call = container.call_for(&attachment.interface);
+        if let Err(error) = run_plugins(&call, &attachment.plugins, attachment.result.as_ref()) {
+            errors.push(AttachError::Delegate { network: attachment.label.clone(), error });
+        }
+    }
+    match errors.pop() {
+        None => records.remove(&record.container_id, &record.interface),
+        Some(only) if errors.is_empty() => Err(only),
+        Some(last) => {
+            errors.push(last);
+            Err(AttachError::Several(errors))
+        }
+    }
+}
+
+/// DEL of a delegate's plugins in reverse order. All are called; the first error is returned.
+pub(super) fn run_plugins(
+    call: &Call,
+    plugins: &[Value],
+    result: Option<&CniResult>,
+) -> Result<(), PluginError> {
+    let mut first = None;
+    for plugin in plugins.iter().rev() {
+        if let Err(error) = plugins::run(Verb::Del, call, plugin, result) {
+            tracing::warn!(%error, interface = call.interface, "DEL");
+            first.get_or_insert(error);
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// CHECK: each delegate with its result.
+///
+/// # Errors
+/// The first thing that is not as it was.
+pub fn check(container: &Container, record: &AttachmentRecord) -> Result<(), AttachError> {
+    for attachment in &record.attachments {
+        check_one(container, attachment)
+            .map_err(|error| AttachError::Delegate { network: attachment.label.clone(), error })?;
+    }
+    Ok(())
+}
+
+fn check_one(container: &Container, attachment: &Attachment) -> Result<(), PluginError> {
+    let call = container.call_for(&attachment.interface);
+    for plugin in &attachment.plugins {
+        // A configuration may say that its plugin's CHECK is not to be called.
+        if plugin.get("disableCheck") == Some(&Value::Bool(true)) {
+            continue;
+        }
+        plugins::run(Verb::Check, &call, plugin, attachment.result.as_ref())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Carries out a plan: each delegate in turn, the record ahead of every effect, and everything undone in
+//! reverse order when one fails.
+
+use super::AttachError;
+use super::default_route;
+use super::detach;
+use super::plan::Delegate;
+use super::record::{Attachment, AttachmentRecord, PodRef, RECORD_VERSION};
+use super::store::RecordStore;
+use crate::plugins::result::CniResult;
+use crate::plugins::{self, Call, Verb};
+use serde_json::Value;
+
+/// For which container.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// Its parameters; `interface` is the default network's (`CNI_IFNAME` of the ADD).
+    pub call: Call,
+    pub pod: Option<PodRef>,
+}
+
+impl Container {
+    /// The parameters for one delegate.
+    pub(super) fn call_for(&self, interface: &str) -> Call {
+        Call { interface: interface.to_owned(), ..self.call.clone() }
+    }
+}
+
+/// Attaches all delegates. Returns the default network's result, or without one all results together.
+///
+/// # Errors
+/// The first failure; nothing is left of what was attached before it.
+pub fn perform(
+    container: &Container,
+    delegates: &[Delegate],
+    records: &RecordStore,
+) -> Result<CniResult, AttachError> {
+    let call = &container.call;
+    if let Some(left) = records.load(&call.container_id, &call.interface)? {
+        if left.complete {
+            let (container_id, interface) = (call.container_id.clone(), call.interface.clone());
+            return Err(AttachError::Twice { container_id, interface });
+        }
+        tracing::warn!(container = call.container_id, "an earlier ADD was cut off; taking down what it left");
+        detach::detach(container, &left, records)?;
+    }
+    let mut record = AttachmentRecord {
+        version: RECORD_VERSION,
+        container_id: call.container_id.clone(),
+        interface: call.interface.clone(),
+        netns: call.netns.clone().unwrap_or_default(),
+        pod: container.pod.clone(),
+        complete: false,
+        attachments: Vec::new(),
+    };
+    let attached = attach_all(container, delegates, records, &mut record);
+    if let Err(error) = attached {
+        // The first failure is the answer; what the rollback could not do stays in the record for DEL.
+        if let Err(second) = detach::detach(container, &record, records) {
+            tracing::error!(error = %second, "could not take down all that a failed ADD had made");
+        }
+        return Err(error);
+    }
+    Ok(combined(delegates, &record))
+}
+
+fn attach_all(
+    container: &Container,
+    delegates: &[Delegate],
+    records: &RecordStore,
+    record: &mut AttachmentRecord,
+) -> Result<(), AttachError> {
+    for delegate in delegates {
+        attach(container, delegate, records, record)?;
+    }
+    for delegate in delegates.iter().filter(|it| it.default_route.is_some()) {
+        default_route::apply(container, delegate, record)?;
+    }
+    record.complete = true;
+    records.save(record)
+}
+
+/// One delegate. When it fails it has been undone already, and its attachment is out of the record.
+fn attach(
+    container: &Container,
+    delegate: &Delegate,
+    records: &RecordStore,
+    record: &mut AttachmentRecord,
+) -> Result<(), AttachError> {
+    record.attachments.push(Attachment {
+        network: delegate.network.clone(),
+        label: delegate.label.clone(),
+        interface: delegate.interface.clone(),
+        default: delegate.default,
+        plugins: delegate.plugins.clone(),
+        result: None,
+        mac: None,
+        ips: Vec::new(),
+        master: None,
+    });
+    records.save(record)?;
+    let call = container.call_for(&delegate.interface);
+    let mut result = None;
+    for (at, plugin) in delegate.plugins.iter().enumerate() {
+        match plugins::run(Verb::Add, &call, plugin, result.as_ref()) {
+            Ok(next) => result = next.or(result),
+            Err(error) => {
+                // The failed plugin too, unless it cleans up after itself: it may have done half.
+                let failed = if plugins::builtin::is_builtin(plugin) { at } else { at + 1 };
+                let begun = delegate.plugins.get(..failed).unwrap_or_default();
+                if let Err(second) = detach::run_plugins(&call, begun, result.as_ref()) {
+                    tracing::error!(error = %second, network = delegate.label, "rollback");
+                    return Err(AttachError::Delegate { network: delegate.label.clone(), error });
+                }
+                record.attachments.pop();
+                return Err(AttachError::Delegate { network: delegate.label.clone(), error });
+            }
+        }
+    }
+    if let Some(attachment) = record.attachments.last_mut() {
+        let result = result.unwrap_or_default();
+        let inside = result.container_interface();
+        attachment.mac = inside.map(|(_, it)| it.mac.clone()).filter(|it| !it.is_empty());
+        let index = inside.map(|(at, _)| at);
+        let own = result.ips.iter().filter(|it| it.interface.is_none() || it.interface == index);
+        attachment.ips = own.map(|it| it.address.addr()).collect();
+        attachment.master = master_of(delegate, container);
+        attachment.result = Some(result);
+    }
+    records.save(record)
+}
+
+/// The master that the agent attaches to: as configured, else as the built-in plugin finds it.
+fn master_of(delegate: &Delegate, container: &Container) -> Option<String> {
+    let configured = |plugin: &Value| plugin.get("master").and_then(Value::as_str).map(str::to_owned);
+    let configured = delegate.plugins.iter().find_map(configured).filter(|it| !it.is_empty());
+    configured.or_else(|| {
+        let builtin = delegate.plugins.iter().find(|it| plugins::builtin::is_builtin(it))?;
+        plugins::builtin::master_name(builtin)
+            .inspect_err(|error| tracing::warn!(%error, container = container.call.container_id, "master"))
+            .ok()
+    })
+}
+
+fn combined(delegates: &[Delegate], record: &AttachmentRecord) -> CniResult {
+    let results = || record.attachments.iter().filter_map(|it| it.result.as_ref());
+    if delegates.iter().any(|it| it.default) {
+        let default = record.attachments.iter().find(|it| it.default).and_then(|it| it.result.clone());
+        return default.unwrap_or_default();
+    }
+    let mut all = CniResult::default();
+    results().for_each(|it| all.append(it));
+    all
+}

@@ -1,0 +1,164 @@
+//! Attachment records on disk: written to a temporary file, synced and renamed, so that a reader sees the
+//! old one or the new one whatever happens.
+
+use super::AttachError;
+use super::record::{AttachmentRecord, RECORD_VERSION};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The folder of records.
+#[derive(Clone, Debug)]
+pub struct RecordStore {
+    folder: PathBuf,
+}
+
+impl RecordStore {
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    fn path(&self, container_id: &str, interface: &str) -> PathBuf {
+        self.folder.join(format!("{container_id}-{interface}.json"))
+    }
+
+    /// The record of a container's interface, `None` if there is none. A damaged one is set aside under
+    /// another name, with a warning: it must not stand in the way of DEL for ever.
+    ///
+    /// # Errors
+    /// It cannot be read, or is of a newer version.
+    pub fn load(&self, container_id: &str, interface: &str) -> Result<Option<AttachmentRecord>, AttachError> {
+        let path = self.path(container_id, interface);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(AttachError::File { operation: "read", path, source }),
+        };
+        match parse(&text) {
+            Ok(record) => Ok(Some(record)),
+            Err(Unreadable::Newer(version)) => {
+                let message = format!("it has version {version}, this netplane knows up to {RECORD_VERSION}");
+                Err(AttachError::File { operation: "use", path, source: io::Error::other(message) })
+            }
+            Err(Unreadable::Damaged(error)) => {
+                let aside = path.with_extension("corrupt");
+                tracing::warn!(%error, path = %path.display(), aside = %aside.display(), "damaged record set aside");
+                let renamed = fs::rename(&path, &aside);
+                renamed.map_err(|source| AttachError::File { operation: "set aside", path, source })?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Writes a record in place of the old one.
+    ///
+    /// # Errors
+    /// The folder or the file cannot be written; the old record is unchanged then.
+    pub fn save(&self, record: &AttachmentRecord) -> Result<(), AttachError> {
+        let path = self.path(&record.container_id, &record.interface);
+        let failed = |source| AttachError::File { operation: "write", path: path.clone(), source };
+        fs::create_dir_all(&self.folder).map_err(failed)?;
+        // Not `.json`: readers of the folder pass over it.
+        let temporary = path.with_extension("tmp");
+        let written = write_synced(&temporary, record).and_then(|()| fs::rename(&temporary, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.map_err(failed)?;
+        sync_folder(&self.folder).map_err(failed)
+    }
+
+    /// Removes a record. One that is not there is no error.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self, container_id: &str, interface: &str) -> Result<(), AttachError> {
+        let path = self.path(container_id, interface);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(AttachError::File { operation: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn write_synced(path: &Path, record: &AttachmentRecord) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    serde_json::to_writer(&mut file, record)?;
+    file.flush()?;
+    file.sync_all()
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Why a record's text is not used.
+pub enum Unreadable {
+    Newer(u32),
+    Damaged(serde_json::Error),
+}
+
+/// Reads a record's text.
+///
+/// # Errors
+/// It is damaged, or of a newer version.
+pub fn parse(text: &str) -> Result<AttachmentRecord, Unreadable> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_str(text).map_err(Unreadable::Damaged)?;
+    if version > RECORD_VERSION {
+        return Err(Unreadable::Newer(version));
+    }
+    serde_json::from_str(text).map_err(Unreadable::Damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> AttachmentRecord {
+        AttachmentRecord {
+            version: RECORD_VERSION,
+            container_id: "abc".to_owned(),
+            interface: "eth0".to_owned(),
+            netns: "/run/netns/x".into(),
+            pod: None,
+            complete: true,
+            attachments: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn saved_loaded_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = RecordStore::new(folder.path().join("made"));
+        assert_eq!(store.load("abc", "eth0").expect("nothing"), None);
+        store.save(&record()).expect("saved");
+        assert_eq!(store.load("abc", "eth0").expect("loaded"), Some(record()));
+        store.remove("abc", "eth0").expect("removed");
+        store.remove("abc", "eth0").expect("removed twice");
+        assert_eq!(store.load("abc", "eth0").expect("nothing"), None);
+    }
+
+    #[test]
+    fn a_truncated_record_is_set_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = RecordStore::new(folder.path());
+        fs::write(folder.path().join("abc-eth0.json"), "{\"version\":1,\"cont").expect("a file");
+        assert_eq!(store.load("abc", "eth0").expect("set aside"), None);
+        assert!(folder.path().join("abc-eth0.corrupt").exists());
+    }
+
+    #[test]
+    fn a_newer_record_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = RecordStore::new(folder.path());
+        fs::write(folder.path().join("abc-eth0.json"), "{\"version\":99}").expect("a file");
+        assert!(store.load("abc", "eth0").is_err());
+        assert!(folder.path().join("abc-eth0.json").exists());
+    }
+}

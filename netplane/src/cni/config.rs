@@ -1,0 +1,133 @@
+//! The meta-plugin's configuration on stdin. Keys, meanings and defaults are Multus's; `nadDir` is ours.
+
+use super::error::CniError;
+use crate::attach::AttachError;
+use crate::attach::plan::{Places, Source};
+use crate::attach::record::DEFAULT_RECORD_DIR;
+use crate::nad::selection::NETWORKS_ANNOTATION;
+use crate::plugins::version::Version;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// The capability by which containerd passes a pod's annotations.
+const POD_ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+
+/// The configuration, checked. Keys that are not here are for later or for others, and ignored.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) version: Version,
+    pub(super) nad_dir: Option<PathBuf>,
+    pub(super) cni_dir: PathBuf,
+    pub(super) conf_dir: PathBuf,
+    pub(super) bin_dir: Option<PathBuf>,
+    pub(super) default_networks: Vec<String>,
+    pub(super) system_namespaces: Vec<String>,
+    pub(super) multus_namespace: String,
+    cluster_network: Option<String>,
+    delegates: Vec<Value>,
+    runtime_config: Map<String, Value>,
+}
+
+/// As it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    #[serde(default)]
+    cni_version: Option<String>,
+    #[serde(default)]
+    nad_dir: Option<PathBuf>,
+    #[serde(default)]
+    cni_dir: Option<PathBuf>,
+    #[serde(default)]
+    conf_dir: Option<PathBuf>,
+    #[serde(default)]
+    bin_dir: Option<PathBuf>,
+    #[serde(default)]
+    cluster_network: Option<String>,
+    #[serde(default)]
+    default_networks: Vec<String>,
+    #[serde(default)]
+    system_namespaces: Option<Vec<String>>,
+    #[serde(default)]
+    multus_namespace: Option<String>,
+    #[serde(default)]
+    delegates: Vec<Value>,
+    #[serde(default)]
+    runtime_config: Map<String, Value>,
+}
+
+impl Config {
+    pub(super) fn read(stdin: &[u8]) -> Result<Self, CniError> {
+        let value: Value = serde_json::from_slice(stdin).map_err(|it| CniError::not_json(&it))?;
+        let object =
+            value.as_object().ok_or_else(|| CniError::config("the configuration is not a JSON object"))?;
+        let raw = read_by_key(object)?;
+        let version = match raw.cni_version.as_deref() {
+            // CNI specification 0.x: a configuration without a version is of the oldest.
+            None | Some("") => Version::V0_3_0,
+            Some(name) => Version::parse(name).ok_or_else(|| CniError::version(name))?,
+        };
+        let or = |given: Option<PathBuf>, default: &str| given.unwrap_or_else(|| PathBuf::from(default));
+        Ok(Self {
+            version,
+            nad_dir: raw.nad_dir,
+            cni_dir: or(raw.cni_dir, DEFAULT_RECORD_DIR),
+            conf_dir: or(raw.conf_dir, "/etc/cni/multus/net.d"),
+            bin_dir: raw.bin_dir,
+            default_networks: raw.default_networks,
+            system_namespaces: raw.system_namespaces.unwrap_or_else(|| vec!["kube-system".to_owned()]),
+            multus_namespace: raw.multus_namespace.unwrap_or_else(|| "kube-system".to_owned()),
+            cluster_network: raw.cluster_network.filter(|it| !it.is_empty()),
+            delegates: raw.delegates,
+            runtime_config: raw.runtime_config,
+        })
+    }
+
+    /// The pod's default network, if the configuration has one: `clusterNetwork`, else the first of
+    /// `delegates`.
+    pub(super) fn default_network(&self, places: &Places<'_>) -> Result<Option<Source>, AttachError> {
+        if let Some(name) = &self.cluster_network {
+            return places.cluster_network(name).map(Some);
+        }
+        Ok(self.delegates.first().map(|delegate| Source {
+            network: None,
+            label: "delegates[0]".to_owned(),
+            config: delegate.to_string(),
+            name: String::new(),
+        }))
+    }
+
+    /// The pod's selections, where the runtime passes annotations.
+    pub(super) fn networks_annotation(&self) -> Option<String> {
+        let annotations = self.runtime_config.get(POD_ANNOTATIONS)?;
+        annotations.get(NETWORKS_ANNOTATION)?.as_str().map(str::to_owned)
+    }
+
+    /// What the runtime passes for the default network (NPWG standard §7.5).
+    pub(super) fn runtime_for_default(&self) -> Map<String, Value> {
+        let mut runtime = self.runtime_config.clone();
+        runtime.remove(POD_ANNOTATIONS);
+        runtime
+    }
+
+    /// # Errors
+    /// CHECK in a version that has none.
+    pub(super) fn allow_check(&self) -> Result<(), CniError> {
+        if self.version.has_check() { Ok(()) } else { Err(CniError::version_without_check(self.version)) }
+    }
+}
+
+/// Reads the configuration; an error names the key and its value.
+fn read_by_key(object: &Map<String, Value>) -> Result<Raw, CniError> {
+    let read = serde_json::from_value(Value::Object(object.clone()));
+    read.map_err(|error| {
+        // serde does not say which key it was at: try them one by one.
+        let culprit = object.iter().find(|(key, value)| {
+            let single = Map::from_iter([((*key).clone(), (*value).clone())]);
+            serde_json::from_value::<Raw>(Value::Object(single)).is_err()
+        });
+        let problem = culprit.map_or(error.to_string(), |(key, value)| format!("{key} is {value}: {error}"));
+        CniError::config(problem)
+    })
+}

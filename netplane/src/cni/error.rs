@@ -1,0 +1,100 @@
+//! Errors as CNI writes them, and the one place that gives them their codes.
+
+use crate::attach::AttachError;
+use crate::plugins::version::Version;
+use crate::plugins::{PluginError, code};
+use serde_json::{Value, json};
+use std::error::Error;
+
+/// CNI specification 1.1.0, section 5, "Error".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CniError {
+    pub(super) code: u32,
+    pub(super) message: String,
+    pub(super) details: String,
+}
+
+impl CniError {
+    fn new(code: u32, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: String::new() }
+    }
+
+    pub(super) fn environment(problem: String) -> Self {
+        Self::new(code::ENVIRONMENT, problem)
+    }
+
+    pub(super) fn config(problem: impl Into<String>) -> Self {
+        Self::new(code::INVALID_CONFIG, problem)
+    }
+
+    pub(super) fn nothing_to_attach() -> Self {
+        Self::config(
+            "nothing to attach: neither clusterNetwork nor delegates is set, and the pod selects no network",
+        )
+    }
+
+    pub(super) fn not_json(error: &serde_json::Error) -> Self {
+        Self::new(code::DECODING, format!("stdin is not JSON: {error}"))
+    }
+
+    pub(super) fn stdin(error: &std::io::Error) -> Self {
+        Self::new(code::IO, format!("cannot read stdin: {error}"))
+    }
+
+    pub(super) fn version(name: &str) -> Self {
+        let supported = Version::supported().join(", ");
+        Self::new(
+            code::INCOMPATIBLE_VERSION,
+            format!("cniVersion \"{name}\" is not supported (supported: {supported})"),
+        )
+    }
+
+    pub(super) fn version_without_check(version: Version) -> Self {
+        Self::new(
+            code::INCOMPATIBLE_VERSION,
+            format!("CHECK came with CNI 0.4.0, this is {}", version.name()),
+        )
+    }
+
+    pub(super) fn unknown_container(id: &str) -> Self {
+        Self::new(code::UNKNOWN_CONTAINER, format!("container {id} is not attached"))
+    }
+
+    /// In the version that was asked for; the fields are the same in all.
+    pub(super) fn to_json(&self, version: &str) -> Value {
+        let mut value = json!({ "cniVersion": version, "code": self.code, "msg": self.message });
+        if !self.details.is_empty() {
+            value["details"] = json!(self.details);
+        }
+        value
+    }
+}
+
+impl From<AttachError> for CniError {
+    fn from(error: AttachError) -> Self {
+        let code = match &error {
+            AttachError::Delegate { error, .. } | AttachError::DefaultRoute { error, .. } => error.code,
+            AttachError::Several(_) => code::FAILED,
+            AttachError::File { .. } | AttachError::Nads(_) => code::IO,
+            AttachError::Selection(_)
+            | AttachError::NoNad { .. }
+            | AttachError::NoClusterNetwork { .. }
+            | AttachError::Config { .. }
+            | AttachError::NameTwice { .. }
+            | AttachError::Twice { .. } => code::INVALID_CONFIG,
+        };
+        let details = match &error {
+            AttachError::Delegate { error, .. } | AttachError::DefaultRoute { error, .. } => {
+                error.details.clone()
+            }
+            other => {
+                other.source().map(|it| PluginError::from_error(code, it)).map(joined).unwrap_or_default()
+            }
+        };
+        Self { code, message: error.to_string(), details }
+    }
+}
+
+fn joined(error: PluginError) -> String {
+    if error.details.is_empty() { error.message } else { format!("{}: {}", error.message, error.details) }
+}

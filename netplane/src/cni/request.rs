@@ -1,0 +1,100 @@
+//! The environment of a call (CNI specification 1.1.0, section 2, "Parameters").
+
+use super::error::CniError;
+use crate::nad::selection::interface_problem;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// `CNI_COMMAND`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Add,
+    Del,
+    Check,
+    Status,
+    Version,
+}
+
+/// The parameters, checked.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) command: Command,
+    pub(super) container_id: String,
+    pub(super) netns: Option<PathBuf>,
+    pub(super) interface: String,
+    /// `CNI_ARGS` by key.
+    pub(super) args: BTreeMap<String, String>,
+    /// `CNI_ARGS` as it came, for delegates.
+    pub(super) raw_args: String,
+    pub(super) path: Vec<PathBuf>,
+}
+
+impl Request {
+    /// Reads the environment.
+    pub(super) fn read(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, CniError> {
+        let value = |name: &str| env(name).unwrap_or_default();
+        let command = match value("CNI_COMMAND").as_str() {
+            "ADD" => Command::Add,
+            "DEL" => Command::Del,
+            "CHECK" => Command::Check,
+            "STATUS" => Command::Status,
+            "VERSION" => Command::Version,
+            other => {
+                let problem =
+                    format!("CNI_COMMAND is \"{other}\", should be ADD, DEL, CHECK, STATUS or VERSION");
+                return Err(CniError::environment(problem));
+            }
+        };
+        let needed: &[&str] = match command {
+            Command::Add | Command::Check => &["CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"],
+            Command::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
+            Command::Status | Command::Version => &[],
+        };
+        let missing: Vec<_> = needed.iter().filter(|name| value(name).is_empty()).copied().collect();
+        if !missing.is_empty() {
+            return Err(CniError::environment(format!("missing in the environment: {}", missing.join(", "))));
+        }
+        let raw_args = value("CNI_ARGS");
+        let request = Self {
+            command,
+            container_id: value("CNI_CONTAINERID"),
+            netns: Some(value("CNI_NETNS")).filter(|it| !it.is_empty()).map(PathBuf::from),
+            interface: value("CNI_IFNAME"),
+            args: parse_args(&raw_args)?,
+            raw_args,
+            path: std::env::split_paths(&value("CNI_PATH")).filter(|it| !it.as_os_str().is_empty()).collect(),
+        };
+        if !needed.is_empty() {
+            request.check_names()?;
+        }
+        Ok(request)
+    }
+
+    fn check_names(&self) -> Result<(), CniError> {
+        let id = &self.container_id;
+        // "Must start with an alphanumeric character, optionally followed by any combination of
+        // alphanumeric characters, underscore, dot and hyphen."
+        let sound = id.starts_with(|it: char| it.is_ascii_alphanumeric())
+            && id.chars().all(|it| it.is_ascii_alphanumeric() || "_.-".contains(it));
+        if !sound {
+            let problem =
+                format!("CNI_CONTAINERID is \"{id}\": letters, digits, _ . - only, a letter or digit first");
+            return Err(CniError::environment(problem));
+        }
+        match interface_problem(&self.interface) {
+            Some(problem) => Err(CniError::environment(format!("CNI_IFNAME: {problem}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `KEY=VALUE;KEY=VALUE`.
+fn parse_args(text: &str) -> Result<BTreeMap<String, String>, CniError> {
+    let pairs = text.split(';').filter(|it| !it.is_empty());
+    pairs
+        .map(|pair| match pair.split_once('=') {
+            Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+            None => Err(CniError::environment(format!("CNI_ARGS: \"{pair}\" is not KEY=VALUE"))),
+        })
+        .collect()
+}

@@ -1,0 +1,8 @@
+//! Address management inside the process.
+
+pub mod host_local;
+mod ranges;
+mod store;
+
+pub use ranges::{Range, RangeError};
+pub use store::StoreError;
