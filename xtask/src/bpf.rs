@@ -140,7 +140,9 @@ fn object_to_embed(name: &str) -> Result<(PathBuf, String)> {
             for source in SOURCES {
                 println!("cargo::rerun-if-changed={}", root().join(source).display());
             }
-            let built = build(&Toolchain::find()?)?;
+            let toolchain = Toolchain::find()?;
+            println!("cargo::rerun-if-changed={}", toolchain.linker().display());
+            let built = build(&toolchain)?;
             (built.object(name), built.warnings)
         }
     };
