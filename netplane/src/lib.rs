@@ -5,13 +5,13 @@ pub mod cli;
 
 pub mod agent;
 
+pub mod sources;
+
 pub mod cni;
 
 pub mod attach;
 
 pub mod plugins;
-
-pub mod sources;
 
 pub mod world;
 

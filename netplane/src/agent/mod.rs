@@ -1,1 +1,153 @@
 //! The node agent: tasks, sockets, start, stop, hand-over. The only place that spawns.
+//!
+//! Facts come in over one channel, the world is compiled, the difference goes to the kernel. The loop is
+//! the only one that touches the world and the kernel.
+
+mod core;
+mod ground;
+mod lock;
+mod observers;
+mod socket;
+pub mod status;
+
+pub use lock::LockError;
+
+use self::core::Core;
+use crate::dataplane::{Kernel, KernelError};
+use crate::netlink::netns::{Netns, NetnsError};
+use crate::sources;
+use crate::sources::{Fact, Stop};
+use lock::Lock;
+use observers::Observers;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+/// Where the agent finds and puts things.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub nad_dir: PathBuf,
+    pub record_dir: PathBuf,
+    pub socket: PathBuf,
+}
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error("cannot {operation}")]
+    Io { operation: String, source: std::io::Error },
+}
+
+/// What the loop waits for.
+pub(crate) enum Event {
+    Fact(Fact),
+    Status(oneshot::Sender<status::Status>),
+}
+
+/// Facts that come in within this time are one reconcile.
+const COALESCE: Duration = Duration::from_millis(10);
+/// Unresolved neighbours and failed operations are looked after this often.
+const TICK: Duration = Duration::from_secs(1);
+/// The packet programs' events are looked for this often: a flood of them is answered in turns.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Runs until SIGTERM or SIGINT. What is in the kernel stays there and goes on forwarding.
+///
+/// # Errors
+/// Another agent runs, or something that it needs cannot be had.
+pub fn run<K: Kernel>(
+    options: &Options,
+    kernel: impl FnOnce() -> Result<K, KernelError>,
+) -> Result<(), AgentError> {
+    let io = |operation: &str| {
+        let operation = operation.to_owned();
+        move |source| AgentError::Io { operation, source }
+    };
+    let _lock = Lock::take(&options.socket)?;
+    let kernel = kernel()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(io("start the runtime"))?;
+    let result = runtime.block_on(serve(options, kernel));
+    let _ = std::fs::remove_file(&options.socket);
+    result
+}
+
+async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError> {
+    let io = |operation: &str| {
+        let operation = operation.to_owned();
+        move |source| AgentError::Io { operation, source }
+    };
+    let (send, events) = mpsc::unbounded_channel();
+    let mut terminate = signal(SignalKind::terminate()).map_err(io("listen to SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io("listen to SIGINT"))?;
+    socket::serve(&options.socket, send.clone())?;
+    let stop = Stop::default();
+    let facts: sources::Send = Arc::new(move |fact| send.send(Event::Fact(fact)).is_ok());
+    start_sources(options, &facts, &stop)?;
+    let core = Core::new(kernel, Observers::new(facts))?;
+    tokio::select! {
+        () = run_loop(core, events) => {}
+        _ = terminate.recv() => tracing::info!("SIGTERM: the data plane goes on without me"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: the data plane goes on without me"),
+    }
+    stop.stop();
+    Ok(())
+}
+
+fn start_sources(options: &Options, facts: &sources::Send, stop: &Stop) -> Result<(), AgentError> {
+    let (nads, records) = (options.nad_dir.clone(), options.record_dir.clone());
+    let (send, until) = (facts.clone(), stop.clone());
+    start_thread("files", move || sources::files::run(&nads, &records, &send, &until))?;
+    let own = Netns::current()?;
+    let (send, until) = (facts.clone(), stop.clone());
+    start_thread("links", move || {
+        if let Err(error) = sources::links::run(&own, &send, &until) {
+            tracing::error!(error, "the node's links cannot be watched");
+        }
+    })
+}
+
+/// Starts a thread for a source.
+pub(crate) fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), AgentError> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    started
+        .map(drop)
+        .map_err(|source| AgentError::Io { operation: format!("start the thread {name}"), source })
+}
+
+async fn run_loop<K: Kernel>(mut core: Core<K>, mut events: mpsc::UnboundedReceiver<Event>) {
+    let mut tick = tokio::time::interval(TICK);
+    let mut poll = tokio::time::interval(POLL);
+    loop {
+        tokio::select! {
+            event = events.recv() => {
+                let Some(event) = event else { return };
+                handle(&mut core, event);
+                // What comes in meanwhile belongs to the same reconcile.
+                tokio::time::sleep(COALESCE).await;
+                while let Ok(event) = events.try_recv() {
+                    handle(&mut core, event);
+                }
+                core.reconcile();
+            }
+            _ = poll.tick() => core.drain_events(),
+            _ = tick.tick() => core.tick(),
+        }
+    }
+}
+
+fn handle<K: Kernel>(core: &mut Core<K>, event: Event) {
+    match event {
+        Event::Fact(fact) => core.fact(fact),
+        // A client that has gone does not want to know any more.
+        Event::Status(reply) => drop(reply.send(core.status())),
+    }
+}

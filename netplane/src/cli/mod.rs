@@ -1,15 +1,88 @@
 //! What a person calls: arguments in, text or JSON out.
 
+mod agent;
+mod lint;
+mod status;
+
+use clap::{Args, Parser, Subcommand};
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+
+/// Secondary networks for pods, and GTP-U without NAT. With CNI_COMMAND set: a CNI plugin.
+#[derive(Parser)]
+#[command(version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the node agent.
+    Agent(AgentArguments),
+    /// Show what the agent forwards, and what is wrong.
+    Status(StatusArguments),
+    /// Check NAD files before they are applied.
+    Lint {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct AgentArguments {
+    /// NADs: the files that one would `kubectl apply`.
+    #[arg(long, default_value = "/etc/netplane/nads")]
+    nad_dir: PathBuf,
+    /// Attachment records; the `cniDir` of the plugin's configuration.
+    #[arg(long, default_value = crate::attach::record::DEFAULT_RECORD_DIR)]
+    record_dir: PathBuf,
+    #[arg(long, default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Folder of the pins, on a BPF file system; one is mounted if there is none.
+    #[arg(long, default_value = "/sys/fs/bpf/netplane")]
+    bpffs: PathBuf,
+    /// Remove programs, maps and pins, and exit: nothing is forwarded any more.
+    #[arg(long)]
+    detach: bool,
+    /// error, warn, info, debug, trace, or a filter as in RUST_LOG.
+    #[arg(long, default_value = "info")]
+    log_level: String,
+}
+
+#[derive(Args)]
+struct StatusArguments {
+    #[arg(long, default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Everything, for a program.
+    #[arg(long)]
+    json: bool,
+}
+
+const DEFAULT_SOCKET: &str = "/run/netplane/agent.sock";
 
 /// Logs go to stderr: stdout is the CNI protocol's, and `--json`'s. `RUST_LOG` overrides `default`.
 pub fn log_to_stderr(default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_ansi(colours).with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 /// Runs the command line.
+#[expect(clippy::print_stderr, reason = "the error is for the person who called")]
 pub fn run() -> ExitCode {
-    ExitCode::FAILURE
+    let result = match Arguments::parse().command {
+        Command::Agent(arguments) => agent::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Lint { files } => lint::run(&files),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netplane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

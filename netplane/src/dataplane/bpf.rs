@@ -11,7 +11,6 @@ use aya_log::EbpfLogger;
 use netplane_common::map::{Counter, Event, network_counter_index};
 use netplane_common::verdict::Reason;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use zerocopy::FromBytes;
 
@@ -132,10 +131,6 @@ impl Kernel for BpfKernel {
             events.extend(Event::read_from_bytes(&item).ok());
         }
         events
-    }
-
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.maps.events.as_fd())
     }
 
     fn attached_mode(&mut self, ifindex: u32) -> AttachedMode {

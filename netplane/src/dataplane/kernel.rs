@@ -3,7 +3,6 @@
 use crate::world::tables::{Operation, Tables};
 use netplane_common::map::{Counter, Event};
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
 
 /// What went wrong with one operation. The rest of a batch is still applied.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +52,6 @@ pub trait Kernel: Send {
 
     /// Events that the programs raised since the last call, oldest first.
     fn drain_events(&mut self) -> Vec<Event>;
-
-    /// Becomes readable when `drain_events` has something to return; `None` for a double.
-    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// How the kernel says that a master is attached.
     fn attached_mode(&mut self, ifindex: u32) -> AttachedMode;

@@ -1,6 +1,8 @@
 //! The NetworkAttachmentDefinition and what the NPWG standard puts into annotations, as types.
 
 pub mod dir;
+pub mod fast_path;
+mod reader;
 pub mod selection;
 
 use serde::{Deserialize, Serialize};

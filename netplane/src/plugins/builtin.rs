@@ -181,7 +181,8 @@ pub fn check(call: &Call, config: &Value, previous: Option<&CniResult>) -> Resul
     }
     let routes = pod.routes().map_err(netlink)?;
     for route in &previous.routes {
-        if !routes.iter().any(|it| it.destination == route.dst && it.index == link.index) {
+        // By destination only, as the reference plugins: of two networks with a default route one has it.
+        if !routes.iter().any(|it| it.destination == route.dst) {
             return missing(format!("its route to {} is gone", route.dst));
         }
     }

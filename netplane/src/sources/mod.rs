@@ -1,1 +1,51 @@
-//! Where facts come from: directories, attachment records, pod namespaces. A source only sends facts.
+//! Where facts come from: directories, the node's own links, the pods' namespaces. A source only sends
+//! facts: always the whole of what it sees, so that a lost or repeated one does no harm.
+
+pub mod files;
+pub mod links;
+pub mod pods;
+
+use crate::attach::record::AttachmentRecord;
+use crate::nad::dir::Loaded;
+use crate::netlink::link::Link;
+use crate::netlink::observe::Snapshot;
+use crate::world::ContainerKey;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a source has to say.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// All NADs, or why the directory cannot be read.
+    Nads(Result<Loaded, String>),
+    /// All complete attachment records by name, and what is wrong with others.
+    Records(BTreeMap<ContainerKey, AttachmentRecord>, Vec<String>),
+    /// All links of the node's own namespace.
+    Masters(Vec<Link>),
+    /// A container's namespace, or why it cannot be seen.
+    Pod(ContainerKey, Result<Snapshot, String>),
+}
+
+/// Where facts go. False: nobody listens any more.
+pub type Send = Arc<dyn Fn(Fact) -> bool + std::marker::Send + Sync>;
+
+/// Tells a source to end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// An error with its causes, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |it| it.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,242 @@
+//! The loop's state: the world, what is in the kernel, and what is wrong.
+
+use super::ground::Ground;
+use super::observers::Observers;
+use super::status::Status;
+use super::{AgentError, status};
+use crate::attach::record::AttachmentRecord;
+use crate::dataplane::{Kernel, KernelError};
+use crate::nad::NetworkName;
+use crate::nad::dir::Loaded;
+use crate::nad::fast_path::{FAST_PATH_ANNOTATION, FastPath};
+use crate::sources::{Fact, chain};
+use crate::world::tables::Tables;
+use crate::world::{
+    Attachment, AttachmentKey, Compiled, ContainerKey, Problem, Slots, WantedNeighbour, World, compile, diff,
+};
+use netplane_common::map::EventKind;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+/// Failed operations are tried again after this long, then after twice that, and so on.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Everything the loop knows.
+pub(super) struct Core<K> {
+    kernel: K,
+    observers: Observers,
+    ground: Ground,
+    world: World,
+    slots: Slots,
+    /// The tables in the kernel.
+    current: Tables,
+    compiled: Compiled,
+    /// Problems of sources, of metadata and of the kernel.
+    source_problems: BTreeMap<&'static str, Vec<Problem>>,
+    kernel_problems: Vec<Problem>,
+    retry: Option<(Instant, Duration)>,
+    asked: BTreeSet<(ContainerKey, u32, IpAddr)>,
+}
+
+impl<K: Kernel> Core<K> {
+    pub(super) fn new(mut kernel: K, observers: Observers) -> Result<Self, AgentError> {
+        let current = kernel.read_back()?;
+        let taken_over = current.uplink.len() + current.downlink4.len() + current.downlink6.len();
+        if taken_over > 0 {
+            tracing::info!(entries = taken_over, masters = current.masters.len(), "took over the data plane");
+        }
+        Ok(Self {
+            kernel,
+            observers,
+            ground: Ground::default(),
+            world: World::default(),
+            slots: Slots::seed(&current),
+            current,
+            compiled: Compiled::default(),
+            source_problems: BTreeMap::new(),
+            kernel_problems: Vec::new(),
+            retry: None,
+            asked: BTreeSet::new(),
+        })
+    }
+
+    /// Takes in a fact. Nothing happens until `reconcile`.
+    pub(super) fn fact(&mut self, fact: Fact) {
+        match fact {
+            Fact::Nads(Ok(loaded)) => {
+                self.ground.nads();
+                self.nads(&loaded);
+            }
+            Fact::Nads(Err(error)) => {
+                // Known NADs stay in force: a directory that cannot be read says nothing about them.
+                self.ground.nads();
+                let problem = Problem { object: "NAD directory".to_owned(), message: error };
+                self.source_problems.insert("nads", vec![problem]);
+            }
+            Fact::Records(records, problems) => {
+                self.ground.records(records.keys());
+                self.records(&records);
+                let problem = |message| Problem { object: "attachment records".to_owned(), message };
+                self.source_problems.insert("records", problems.into_iter().map(problem).collect());
+            }
+            Fact::Masters(links) => {
+                self.ground.masters();
+                self.world.masters = links.into_iter().map(|it| (it.name.clone(), it)).collect();
+            }
+            Fact::Pod(container, snapshot) => {
+                self.ground.pod(&container);
+                match snapshot {
+                    Ok(snapshot) => drop(self.world.pods.insert(container, snapshot)),
+                    Err(error) => {
+                        tracing::warn!(error, container, "the container's namespace cannot be seen");
+                        self.world.pods.remove(&container);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Metadata that is wrong is a problem, and its last good version stays in force.
+    fn nads(&mut self, loaded: &Loaded) {
+        let mut problems: Vec<_> = loaded
+            .problems
+            .iter()
+            .map(|it| Problem { object: format!("file {}", it.path.display()), message: it.message.clone() })
+            .collect();
+        let mut networks: BTreeMap<NetworkName, FastPath> = BTreeMap::new();
+        for (_, nad) in &loaded.nads {
+            let Some(annotation) = nad.annotations.get(FAST_PATH_ANNOTATION) else { continue };
+            match FastPath::parse(annotation) {
+                Ok(fast_path) => drop(networks.insert(nad.name.clone(), fast_path)),
+                Err(wrong) => {
+                    let object = format!("NAD {}", nad.name);
+                    let problem =
+                        |it: &dyn ToString| Problem { object: object.clone(), message: it.to_string() };
+                    problems.extend(wrong.iter().map(|it| problem(it)));
+                    if let Some(good) = self.world.networks.get(&nad.name) {
+                        networks.insert(nad.name.clone(), good.clone());
+                    }
+                }
+            }
+        }
+        // A file that cannot be read any more may hold a NAD that is in force.
+        if !loaded.problems.is_empty() {
+            for (name, good) in &self.world.networks {
+                networks.entry(name.clone()).or_insert_with(|| good.clone());
+            }
+        }
+        self.world.networks = networks;
+        self.source_problems.insert("nads", problems);
+    }
+
+    fn records(&mut self, records: &BTreeMap<ContainerKey, AttachmentRecord>) {
+        self.world.attachments.clear();
+        for (container, record) in records {
+            let pod = record.pod.as_ref();
+            let pod = pod.map(|it| NetworkName { namespace: it.namespace.clone(), name: it.name.clone() });
+            for attachment in &record.attachments {
+                let Some(network) = attachment.network.clone() else { continue };
+                let key =
+                    AttachmentKey { container: container.clone(), interface: attachment.interface.clone() };
+                let (pod, master) = (pod.clone(), attachment.master.clone());
+                self.world.attachments.insert(key, Attachment { network, pod, master });
+            }
+        }
+        self.world.pods.retain(|container, _| records.contains_key(container));
+        let wanted =
+            records.iter().map(|(container, record)| (container.clone(), record.netns.clone())).collect();
+        self.observers.follow(&wanted);
+    }
+
+    /// Makes the kernel have what the world wants.
+    pub(super) fn reconcile(&mut self) {
+        if !self.ground.is_firm() {
+            return;
+        }
+        self.compiled = compile(&self.world, &mut self.slots);
+        let operations = diff::diff(&self.current, &self.compiled.tables);
+        let failures = self.kernel.apply(&operations);
+        let failed: BTreeMap<usize, &KernelError> =
+            failures.iter().map(|(index, error)| (*index, error)).collect();
+        for (index, operation) in operations.iter().enumerate() {
+            if !failed.contains_key(&index) {
+                self.current.apply(operation);
+            }
+        }
+        self.remember_failures(&failures);
+        if !operations.is_empty() {
+            let (operations, failed) = (operations.len(), failures.len());
+            tracing::info!(operations, failed, sessions = self.compiled.sessions.len(), "reconciled");
+        }
+        self.ask_for_neighbours();
+    }
+
+    fn remember_failures(&mut self, failures: &[(usize, KernelError)]) {
+        let problem = |error: &KernelError| Problem {
+            object: error.operation.clone(),
+            message: match &error.remedy {
+                Some(remedy) => format!("{} ({remedy})", chain(&*error.source)),
+                None => chain(&*error.source),
+            },
+        };
+        let problems: Vec<_> = failures.iter().map(|(_, error)| problem(error)).collect();
+        for new in problems.iter().filter(|it| !self.kernel_problems.contains(it)) {
+            tracing::error!(object = new.object, "{}", new.message);
+        }
+        self.kernel_problems = problems;
+        self.retry = match (failures.is_empty(), self.retry) {
+            (true, _) => None,
+            (false, None) => Some((Instant::now() + FIRST_RETRY, FIRST_RETRY)),
+            (false, Some((_, last))) => {
+                let pause = (last * 2).min(LAST_RETRY);
+                Some((Instant::now() + pause, pause))
+            }
+        };
+    }
+
+    /// Each neighbour once when it is first wanted: the kernel then keeps it. Unresolved ones again with
+    /// every tick.
+    fn ask_for_neighbours(&mut self) {
+        let key = |it: &WantedNeighbour| (it.from.container.clone(), it.ifindex, it.address);
+        let wanted: BTreeSet<_> = self.compiled.wanted.iter().map(key).collect();
+        for (container, ifindex, address) in wanted.difference(&self.asked) {
+            self.observers.resolve(container, *ifindex, *address);
+        }
+        self.asked = wanted;
+    }
+
+    /// What has to be looked after when nothing happens.
+    pub(super) fn tick(&mut self) {
+        for wanted in self.compiled.wanted.iter().filter(|it| !it.resolved) {
+            self.observers.resolve(&wanted.from.container, wanted.ifindex, wanted.address);
+        }
+        let due = self.retry.is_some_and(|(at, _)| Instant::now() >= at);
+        // The ground may have become firm by patience alone.
+        if due || self.compiled == Compiled::default() {
+            self.reconcile();
+        }
+    }
+
+    /// Neighbours that packets have asked for, each once.
+    pub(super) fn drain_events(&mut self) {
+        let mut wanted = BTreeSet::new();
+        for event in self.kernel.drain_events() {
+            if event.kind == EventKind::NeighbourWanted as u32 {
+                wanted.insert((event.scope, Ipv4Addr::from(event.address)));
+            }
+        }
+        for (scope, address) in wanted {
+            if let Some((from, ifindex)) = self.compiled.scopes.get(&scope) {
+                self.observers.resolve(&from.container, *ifindex, address.into());
+            }
+        }
+    }
+
+    pub(super) fn status(&mut self) -> Status {
+        let problems = self.source_problems.values().flatten().chain(&self.compiled.problems);
+        let problems = problems.chain(&self.kernel_problems).cloned().collect();
+        status::gather(&mut self.kernel, &self.compiled, self.ground.is_firm(), problems)
+    }
+}

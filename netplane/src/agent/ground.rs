@@ -1,0 +1,48 @@
+//! Whether enough is known to act: an agent that starts over pins must not take down what it has only not
+//! heard of yet.
+
+use crate::world::ContainerKey;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// How long a container's namespace may take to be seen for the first time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What has been heard so far.
+#[derive(Debug, Default)]
+pub(super) struct Ground {
+    nads: bool,
+    masters: bool,
+    /// When each container was first heard of; absent until the records were read.
+    containers: Option<BTreeMap<ContainerKey, Instant>>,
+    seen: BTreeSet<ContainerKey>,
+}
+
+impl Ground {
+    pub(super) fn nads(&mut self) {
+        self.nads = true;
+    }
+
+    pub(super) fn masters(&mut self) {
+        self.masters = true;
+    }
+
+    pub(super) fn records<'a>(&mut self, containers: impl Iterator<Item = &'a ContainerKey>) {
+        let old = self.containers.take().unwrap_or_default();
+        let now = Instant::now();
+        let since = |it: &ContainerKey| (it.clone(), old.get(it).copied().unwrap_or(now));
+        self.containers = Some(containers.map(since).collect());
+    }
+
+    pub(super) fn pod(&mut self, container: &ContainerKey) {
+        self.seen.insert(container.clone());
+    }
+
+    /// Whether every source has spoken.
+    pub(super) fn is_firm(&self) -> bool {
+        let seen = |(container, since): (&ContainerKey, &Instant)| {
+            self.seen.contains(container) || since.elapsed() > PATIENCE
+        };
+        self.nads && self.masters && self.containers.as_ref().is_some_and(|it| it.iter().all(seen))
+    }
+}

@@ -1,0 +1,73 @@
+//! The threads that follow the pods' namespaces, one for each container with a record, and the one that
+//! asks their kernels for neighbours.
+
+use super::start_thread;
+use crate::sources::pods::{self, Resolve};
+use crate::sources::{self, Stop};
+use crate::world::ContainerKey;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+
+/// Who is followed.
+pub(super) struct Observers {
+    facts: sources::Send,
+    followed: BTreeMap<ContainerKey, (PathBuf, Stop)>,
+    resolver: Sender<Resolve>,
+}
+
+impl Observers {
+    pub(super) fn new(facts: sources::Send) -> Self {
+        let (resolver, requests) = channel();
+        if let Err(error) = start_thread("resolver", move || pods::resolve(&requests)) {
+            tracing::error!(error = sources::chain(&error), "neighbours will not be asked for");
+        }
+        Self { facts, followed: BTreeMap::new(), resolver }
+    }
+
+    /// Follows exactly these containers.
+    pub(super) fn follow(&mut self, wanted: &BTreeMap<ContainerKey, PathBuf>) {
+        let gone: Vec<_> = self
+            .followed
+            .iter()
+            .filter(|(container, (netns, _))| wanted.get(*container) != Some(netns))
+            .map(|(container, _)| container.clone())
+            .collect();
+        for container in gone {
+            if let Some((_, stop)) = self.followed.remove(&container) {
+                stop.stop();
+            }
+            let _ = self.resolver.send(Resolve::Forget(container));
+        }
+        for (container, netns) in wanted {
+            if !self.followed.contains_key(container) {
+                self.start(container, netns);
+            }
+        }
+    }
+
+    fn start(&mut self, container: &ContainerKey, netns: &Path) {
+        let stop = Stop::default();
+        let (name, path, send, until) =
+            (container.clone(), netns.to_owned(), self.facts.clone(), stop.clone());
+        match start_thread("pod", move || pods::follow(&name, &path, &send, &until)) {
+            Ok(()) => drop(self.followed.insert(container.clone(), (netns.to_owned(), stop))),
+            Err(error) => tracing::error!(error = sources::chain(&error), container, "is not followed"),
+        }
+    }
+
+    /// Asks the kernel of a followed container for a neighbour.
+    pub(super) fn resolve(&self, container: &ContainerKey, ifindex: u32, address: IpAddr) {
+        if let Some((netns, _)) = self.followed.get(container) {
+            let (container, netns) = (container.clone(), netns.clone());
+            let _ = self.resolver.send(Resolve::Neighbour { container, netns, ifindex, address });
+        }
+    }
+}
+
+impl Drop for Observers {
+    fn drop(&mut self) {
+        self.followed.values().for_each(|(_, stop)| stop.stop());
+    }
+}

@@ -1,0 +1,32 @@
+//! `netplane agent`.
+
+use super::AgentArguments;
+use crate::agent::{self, AgentError, Options};
+use crate::dataplane::{BpfKernel, Kernel, KernelError};
+use anyhow::{Context, Result, anyhow};
+
+pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
+    super::log_to_stderr(&arguments.log_level);
+    if arguments.detach {
+        let mut kernel = BpfKernel::open(&arguments.bpffs).map_err(with_remedy)?;
+        return kernel.detach_all().map_err(with_remedy);
+    }
+    let options = Options {
+        nad_dir: arguments.nad_dir.clone(),
+        record_dir: arguments.record_dir.clone(),
+        socket: arguments.socket.clone(),
+    };
+    match agent::run(&options, || BpfKernel::open(&arguments.bpffs)) {
+        Err(AgentError::Kernel(error)) => Err(with_remedy(error)),
+        other => other.context("the agent stopped"),
+    }
+}
+
+fn with_remedy(error: KernelError) -> anyhow::Error {
+    let remedy = error.remedy.clone();
+    let error = anyhow!(error).context("the data plane cannot be used");
+    match remedy {
+        Some(remedy) => anyhow!("{error:#}\nremedy: {remedy}"),
+        None => error,
+    }
+}

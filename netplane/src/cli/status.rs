@@ -1,0 +1,95 @@
+//! `netplane status`: asks the agent, and prints what it says.
+
+use super::StatusArguments;
+use crate::agent::status::{SessionState, Status};
+use anyhow::{Context, Result, ensure};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use std::fmt::Write;
+use std::path::Path;
+use tokio::net::UnixStream;
+
+/// Sessions that are printed for a person; all are in `--json`.
+const SHOWN: usize = 20;
+
+#[expect(clippy::print_stdout, reason = "the status is what this command is for")]
+pub(super) fn run(arguments: &StatusArguments) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let body = runtime.block_on(get(&arguments.socket, "/v1/status"))?;
+    if arguments.json {
+        let value: serde_json::Value =
+            serde_json::from_slice(&body).context("the agent's answer is not JSON")?;
+        println!("{value:#}");
+    } else {
+        let status: Status =
+            serde_json::from_slice(&body).context("the agent's answer is of another version")?;
+        print!("{}", shown(&status)?);
+    }
+    Ok(())
+}
+
+async fn get(socket: &Path, path: &str) -> Result<Bytes> {
+    let stream = UnixStream::connect(socket).await;
+    let stream = stream
+        .with_context(|| format!("no agent answers on {}: is `netplane agent` running?", socket.display()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = hyper::Request::get(path).header("host", "netplane").body(Empty::<Bytes>::new())?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        ensure!(response.status().is_success(), "the agent answered {}", response.status());
+        Ok(response.into_body().collect().await?.to_bytes())
+    };
+    tokio::select! {
+        answer = exchange => answer,
+        ended = connection => {
+            ended?;
+            anyhow::bail!("the agent closed the connection")
+        }
+    }
+}
+
+fn shown(status: &Status) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    let out = &mut text;
+    if !status.ready {
+        writeln!(out, "not ready: still learning what is on this node")?;
+    }
+    writeln!(out, "masters")?;
+    for it in &status.masters {
+        let attached = format!("{:?}", it.attached).to_lowercase();
+        writeln!(out, "  {:<16} XDP {attached}", it.name)?;
+    }
+    writeln!(out, "networks")?;
+    for it in &status.networks {
+        let role = format!("{:?}", it.role).to_lowercase();
+        writeln!(out, "  {:<24} {role:<7} on {}", it.name, it.masters.join(", "))?;
+        for (reason, count) in &it.counters {
+            writeln!(out, "    {reason:<24} {:>12} packets {:>14} bytes", count.packets, count.bytes)?;
+        }
+    }
+    writeln!(out, "endpoints")?;
+    for it in &status.endpoints {
+        writeln!(out, "  {} {} {} {} {}", it.network, it.pod, it.interface, it.address, it.mac)?;
+    }
+    writeln!(out, "sessions: {}", status.sessions.len())?;
+    for it in status.sessions.iter().take(SHOWN) {
+        let state = if it.state == SessionState::Forwarding { "" } else { "  NEXT HOP UNRESOLVED" };
+        let teid = it.teid.as_deref().unwrap_or("-");
+        let (up, down) = (it.uplink.packets, it.downlink.packets);
+        writeln!(
+            out,
+            "  {:<16} TEID {teid:<12} {:<18} up {up} down {down} packets{state}",
+            it.name,
+            it.ue.join(" ")
+        )?;
+    }
+    if status.sessions.len() > SHOWN {
+        writeln!(out, "  … and {} more (--json shows all)", status.sessions.len() - SHOWN)?;
+    }
+    writeln!(out, "problems: {}", status.problems.len())?;
+    for it in &status.problems {
+        writeln!(out, "  {}: {}", it.object, it.message)?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,89 @@
+//! The NAD directory and the folder of attachment records. Changes are noticed at once, and all is read
+//! anew every few seconds in any case: a watch that misses something costs seconds, not correctness.
+
+use super::{Fact, Send, Stop, chain};
+use crate::attach::record::AttachmentRecord;
+use crate::attach::store::{Unreadable, parse};
+use crate::nad::dir::{self, Loaded};
+use notify::{RecursiveMode, Watcher};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// How long a change that the watch has missed may go unnoticed.
+const REREAD: Duration = Duration::from_secs(2);
+/// Changes that are closer together are one.
+const SETTLE: Duration = Duration::from_millis(10);
+
+type Records = (BTreeMap<String, AttachmentRecord>, Vec<String>);
+
+/// Sends both folders' contents now and after each change, until stopped.
+pub fn run(nad_dir: &Path, record_dir: &Path, send: &Send, stop: &Stop) {
+    let (wake, woken) = channel();
+    let mut watcher = notify::recommended_watcher(move |_| wake.send(()).unwrap_or_default()).ok();
+    let mut watched: Vec<PathBuf> = Vec::new();
+    let mut last_nads: Option<Result<Loaded, String>> = None;
+    let mut last_records: Option<Records> = None;
+    while !stop.is_stopped() {
+        // A folder that appears later is watched from then on.
+        for folder in [nad_dir, record_dir] {
+            if let Some(watcher) = watcher.as_mut().filter(|_| !watched.iter().any(|it| it == folder)) {
+                if watcher.watch(folder, RecursiveMode::NonRecursive).is_ok() {
+                    watched.push(folder.to_owned());
+                }
+            }
+        }
+        let nads = dir::load(nad_dir).map_err(|error| chain(&error));
+        if last_nads.as_ref() != Some(&nads) {
+            last_nads = Some(nads.clone());
+            if !send(Fact::Nads(nads)) {
+                return;
+            }
+        }
+        let records = read_records(record_dir);
+        if last_records.as_ref() != Some(&records) {
+            last_records = Some(records.clone());
+            if !send(Fact::Records(records.0, records.1)) {
+                return;
+            }
+        }
+        match woken.recv_timeout(REREAD) {
+            Ok(()) => while woken.recv_timeout(SETTLE).is_ok() {},
+            Err(RecvTimeoutError::Timeout) => {}
+            // Without a watch: by the clock alone.
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(REREAD),
+        }
+    }
+}
+
+/// Complete records by name. A folder that is not there yet has none.
+fn read_records(folder: &Path) -> Records {
+    let (mut records, mut problems) = Records::default();
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (records, problems),
+        Err(error) => return (records, vec![format!("cannot read {}: {error}", folder.display())]),
+    };
+    for path in entries.flatten().map(|it| it.path()) {
+        if path.extension().and_then(|it| it.to_str()) != Some("json") {
+            continue;
+        }
+        // Removed since the folder was read: that is the next round's news.
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Some(name) = path.file_stem().and_then(|it| it.to_str()) else { continue };
+        match parse(&text) {
+            Ok(record) if record.complete => drop(records.insert(name.to_owned(), record)),
+            Ok(_) => {}
+            Err(Unreadable::Newer(version)) => {
+                problems
+                    .push(format!("{} has version {version}: written by a newer netplane", path.display()));
+            }
+            Err(Unreadable::Damaged(error)) => {
+                problems.push(format!("{} is damaged: {error}", path.display()))
+            }
+        }
+    }
+    problems.sort();
+    (records, problems)
+}

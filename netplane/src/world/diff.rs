@@ -1,0 +1,131 @@
+//! From the tables in force to the wanted ones: the operations, in an order in which no state on the way
+//! forwards wrongly. What is pointed at is written before what points at it, and removed after.
+
+use super::tables::{Operation, Tables, XdpMode};
+use netplane_common::map::NextHop;
+use std::collections::BTreeMap;
+
+/// The operations that turn `current` into `wanted`.
+pub fn diff(current: &Tables, wanted: &Tables) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    writes(current, wanted, &mut operations);
+    sessions(current, wanted, &mut operations);
+    masters(current, wanted, &mut operations);
+    removals(current, wanted, &mut operations);
+    operations
+}
+
+/// Elements of `wanted` that are new or different.
+fn changed<'a, K: Ord, V: PartialEq>(
+    current: &'a BTreeMap<K, V>,
+    wanted: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    wanted.iter().filter(|(key, value)| current.get(key) != Some(value))
+}
+
+/// Keys of `current` that are not wanted any more.
+fn gone<'a, K: Ord, V>(
+    current: &'a BTreeMap<K, V>,
+    wanted: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
+    current.keys().filter(|key| !wanted.contains_key(key))
+}
+
+fn writes(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
+    let ports = changed(&current.ports, &wanted.ports);
+    operations.extend(ports.map(|(index, ifindex)| Operation::SetPort { index: *index, ifindex: *ifindex }));
+    let networks = changed(&current.networks, &wanted.networks);
+    operations
+        .extend(networks.map(|(index, name)| Operation::SetNetwork { index: *index, name: name.clone() }));
+    let next_hops = changed(&current.next_hops, &wanted.next_hops);
+    operations.extend(next_hops.map(|(index, it)| Operation::SetNextHop { index: *index, next_hop: *it }));
+    let routes = changed(&current.routes4, &wanted.routes4);
+    operations.extend(routes.map(|(route, it)| Operation::SetRoute4 { route: *route, next_hop: *it }));
+    let peers = wanted.peers.difference(&current.peers);
+    operations.extend(peers.map(|it| Operation::AddPeer(*it)));
+    let endpoints = changed(&current.endpoints, &wanted.endpoints);
+    operations.extend(endpoints.map(|(key, entry)| Operation::SetEndpoint { key: *key, entry: *entry }));
+}
+
+fn sessions(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
+    for (key, entry) in changed(&current.uplink, &wanted.uplink) {
+        let new_counter = current.uplink.get(key).is_none_or(|it| it.counter != entry.counter);
+        operations.push(Operation::SetUplink { key: *key, entry: *entry, new_counter });
+    }
+    for (key, entry) in changed(&current.downlink4, &wanted.downlink4) {
+        let new_counter = current.downlink4.get(key).is_none_or(|it| it.counter != entry.counter);
+        operations.push(Operation::SetDownlink4 { key: *key, entry: *entry, new_counter });
+    }
+    for (key, entry) in changed(&current.downlink6, &wanted.downlink6) {
+        let new_counter = current.downlink6.get(key).is_none_or(|it| it.counter != entry.counter);
+        operations.push(Operation::SetDownlink6 { key: *key, entry: *entry, new_counter });
+    }
+}
+
+/// A master whose mode changed is attached anew. An empty name is a pin whose mode is not known: it stays.
+fn masters(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
+    for (ifindex, master) in &wanted.masters {
+        let old = current.masters.get(ifindex);
+        let other_mode = old.is_some_and(|it| !it.name.is_empty() && it.mode != master.mode);
+        if other_mode {
+            operations.push(Operation::Detach { ifindex: *ifindex });
+        }
+        let off = master.mode == XdpMode::Off;
+        if old.is_none_or(|it| it.name != master.name || other_mode) && !off {
+            operations.push(Operation::Attach { ifindex: *ifindex, master: master.clone() });
+        }
+    }
+    let unwanted = gone(&current.masters, &wanted.masters);
+    operations.extend(unwanted.map(|it| Operation::Detach { ifindex: *it }));
+}
+
+fn removals(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
+    operations.extend(gone(&current.uplink, &wanted.uplink).map(|it| Operation::DeleteUplink { key: *it }));
+    let downlink4 = gone(&current.downlink4, &wanted.downlink4);
+    operations.extend(downlink4.map(|it| Operation::DeleteDownlink4 { key: *it }));
+    let downlink6 = gone(&current.downlink6, &wanted.downlink6);
+    operations.extend(downlink6.map(|it| Operation::DeleteDownlink6 { key: *it }));
+    let endpoints = gone(&current.endpoints, &wanted.endpoints);
+    operations.extend(endpoints.map(|it| Operation::DeleteEndpoint { key: *it }));
+    let routes = gone(&current.routes4, &wanted.routes4);
+    operations.extend(routes.map(|it| Operation::DeleteRoute4 { route: *it }));
+    let peers = current.peers.difference(&wanted.peers);
+    operations.extend(peers.map(|it| Operation::RemovePeer(*it)));
+    // An array's element cannot go; the default value is the free one.
+    let next_hops = gone(&current.next_hops, &wanted.next_hops);
+    operations.extend(next_hops.map(|it| Operation::SetNextHop { index: *it, next_hop: NextHop::default() }));
+    let networks = gone(&current.networks, &wanted.networks);
+    operations.extend(networks.map(|it| Operation::ClearNetwork { index: *it }));
+    let ports = gone(&current.ports, &wanted.ports);
+    operations.extend(ports.map(|it| Operation::ClearPort { index: *it }));
+}
+
+impl Tables {
+    /// The tables after an operation, as the kernel will have them.
+    pub fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Attach { ifindex, master } => drop(self.masters.insert(*ifindex, master.clone())),
+            Operation::Detach { ifindex } => drop(self.masters.remove(ifindex)),
+            Operation::SetPort { index, ifindex } => drop(self.ports.insert(*index, *ifindex)),
+            Operation::ClearPort { index } => drop(self.ports.remove(index)),
+            Operation::SetNetwork { index, name } => drop(self.networks.insert(*index, name.clone())),
+            Operation::ClearNetwork { index } => drop(self.networks.remove(index)),
+            Operation::SetNextHop { index, next_hop } if *next_hop == NextHop::default() => {
+                self.next_hops.remove(index);
+            }
+            Operation::SetNextHop { index, next_hop } => drop(self.next_hops.insert(*index, *next_hop)),
+            Operation::SetUplink { key, entry, .. } => drop(self.uplink.insert(*key, *entry)),
+            Operation::DeleteUplink { key } => drop(self.uplink.remove(key)),
+            Operation::SetDownlink4 { key, entry, .. } => drop(self.downlink4.insert(*key, *entry)),
+            Operation::DeleteDownlink4 { key } => drop(self.downlink4.remove(key)),
+            Operation::SetDownlink6 { key, entry, .. } => drop(self.downlink6.insert(*key, *entry)),
+            Operation::DeleteDownlink6 { key } => drop(self.downlink6.remove(key)),
+            Operation::SetEndpoint { key, entry } => drop(self.endpoints.insert(*key, *entry)),
+            Operation::DeleteEndpoint { key } => drop(self.endpoints.remove(key)),
+            Operation::SetRoute4 { route, next_hop } => drop(self.routes4.insert(*route, *next_hop)),
+            Operation::DeleteRoute4 { route } => drop(self.routes4.remove(route)),
+            Operation::AddPeer(peer) => drop(self.peers.insert(*peer)),
+            Operation::RemovePeer(peer) => drop(self.peers.remove(peer)),
+        }
+    }
+}

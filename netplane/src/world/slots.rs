@@ -1,0 +1,222 @@
+//! Indices of the tables: the same thing keeps its index from one compilation to the next, and from one
+//! agent to the next. An index that has become free rests for one round, so that nothing in the kernel
+//! that still names it can mean something else meanwhile.
+
+use super::AttachmentKey;
+use super::tables::Tables;
+use netplane_common::map::{DownlinkKey4, DownlinkKey6, NO_INDEX, SessionAction, UplinkKey};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// A next hop: out of one interface of a container to one address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HopKey {
+    pub(super) from: AttachmentKey,
+    pub(super) to: IpAddr,
+}
+
+/// What has a counter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum CounterKey {
+    Uplink(UplinkKey),
+    Downlink4(DownlinkKey4),
+    Downlink6(DownlinkKey6),
+}
+
+/// Indices of one table.
+#[derive(Clone, Debug)]
+pub(super) struct Indices<K> {
+    used: BTreeMap<K, u32>,
+    taken: BTreeSet<u32>,
+    /// Asked for in this round.
+    touched: BTreeSet<u32>,
+    /// Free after this round.
+    resting: BTreeSet<u32>,
+    /// Free, all below `next`.
+    free: BTreeSet<u32>,
+    next: u32,
+}
+
+impl<K> Default for Indices<K> {
+    fn default() -> Self {
+        let (taken, touched, resting, free) = Default::default();
+        Self { used: BTreeMap::new(), taken, touched, resting, free, next: 0 }
+    }
+}
+
+impl<K: Ord + Clone> Indices<K> {
+    /// The index of `key`: its own, else `hint` if that is not another's, else the lowest free one.
+    pub(super) fn get(&mut self, key: &K, hint: Option<u32>) -> u32 {
+        let index = match self.used.get(key) {
+            Some(index) => *index,
+            None => {
+                let hint = hint.filter(|it| *it != NO_INDEX && !self.taken.contains(it));
+                let index = hint.unwrap_or_else(|| self.free.first().copied().unwrap_or(self.next));
+                self.take(key.clone(), index);
+                index
+            }
+        };
+        self.touched.insert(index);
+        index
+    }
+
+    fn take(&mut self, key: K, index: u32) {
+        self.reach(index);
+        self.free.remove(&index);
+        self.resting.remove(&index);
+        self.taken.insert(index);
+        self.used.insert(key, index);
+    }
+
+    /// Makes `next` larger than `index`; what lies between is free.
+    fn reach(&mut self, index: u32) {
+        if index >= self.next {
+            self.free.extend(self.next..=index);
+            self.next = index + 1;
+        }
+    }
+
+    /// Ends a round: what was not asked for is free after the next one.
+    fn end_round(&mut self) {
+        self.free.append(&mut self.resting);
+        let touched = std::mem::take(&mut self.touched);
+        let (taken, resting) = (&mut self.taken, &mut self.resting);
+        self.used.retain(|_, index| {
+            let keep = touched.contains(index);
+            if !keep {
+                taken.remove(index);
+                resting.insert(*index);
+            }
+            keep
+        });
+    }
+
+    /// Indices that something in the kernel still names.
+    fn rest(&mut self, indices: impl IntoIterator<Item = u32>) {
+        for index in indices.into_iter().filter(|it| *it != NO_INDEX) {
+            if !self.taken.contains(&index) {
+                self.reach(index);
+                self.free.remove(&index);
+                self.resting.insert(index);
+            }
+        }
+    }
+
+    fn adopt(&mut self, key: K, index: u32) {
+        if index != NO_INDEX && !self.taken.contains(&index) {
+            self.take(key, index);
+        }
+    }
+}
+
+/// All indices of a node.
+#[derive(Clone, Debug, Default)]
+pub struct Slots {
+    pub(super) networks: Indices<String>,
+    pub(super) ports: Indices<u32>,
+    pub(super) scopes: Indices<AttachmentKey>,
+    pub(super) next_hops: Indices<HopKey>,
+    pub(super) counters: Indices<CounterKey>,
+    /// The tables that an earlier agent left: whose entry named which scope and next hop.
+    hints: Tables,
+}
+
+impl Slots {
+    /// Starts from the tables in force. Networks, ports and counters are known by their keys; next hops and
+    /// scopes by the entries that name them, when these are compiled for the first time.
+    pub fn seed(tables: &Tables) -> Self {
+        let mut slots = Self::default();
+        for (index, name) in &tables.networks {
+            slots.networks.adopt(name.clone(), u32::from(*index));
+        }
+        for (index, ifindex) in &tables.ports {
+            slots.ports.adopt(*ifindex, *index);
+        }
+        for (key, entry) in &tables.uplink {
+            slots.counters.adopt(CounterKey::Uplink(*key), entry.counter);
+        }
+        for (key, entry) in &tables.downlink4 {
+            slots.counters.adopt(CounterKey::Downlink4(*key), entry.counter);
+        }
+        for (key, entry) in &tables.downlink6 {
+            slots.counters.adopt(CounterKey::Downlink6(*key), entry.counter);
+        }
+        slots.next_hops.rest(tables.next_hops.keys().copied());
+        slots.scopes.rest(tables.routes4.keys().map(|it| it.scope));
+        slots.hints = Tables {
+            uplink: tables.uplink.clone(),
+            downlink4: tables.downlink4.clone(),
+            downlink6: tables.downlink6.clone(),
+            routes4: tables.routes4.clone(),
+            ..Tables::default()
+        };
+        slots
+    }
+
+    /// The next hops and the scope that the uplink entry of `key` named, if it was a forwarding one.
+    pub(super) fn uplink_hint(&self, key: &UplinkKey, relay: bool) -> UplinkHint {
+        let entry = self.hints.uplink.get(key);
+        let action = if relay { SessionAction::Relay } else { SessionAction::Forward };
+        let entry = entry.filter(|it| it.action == action as u8);
+        entry.map_or(UplinkHint::default(), |it| UplinkHint {
+            next_hop4: Some(it.next_hop4),
+            next_hop6: Some(it.next_hop6),
+            scope: (!relay).then(|| it.route_target().scope),
+        })
+    }
+
+    pub(super) fn downlink4_hint(&self, key: &DownlinkKey4) -> Option<u32> {
+        self.hints.downlink4.get(key).map(|it| it.next_hop)
+    }
+
+    pub(super) fn downlink6_hint(&self, key: &DownlinkKey6) -> Option<u32> {
+        self.hints.downlink6.get(key).map(|it| it.next_hop)
+    }
+
+    pub(super) fn route_hint(&self, route: &super::tables::RoutePrefix) -> Option<u32> {
+        self.hints.routes4.get(route).copied()
+    }
+
+    /// Ends a compilation.
+    pub(super) fn end_round(&mut self) {
+        self.networks.end_round();
+        self.ports.end_round();
+        self.scopes.end_round();
+        self.next_hops.end_round();
+        self.counters.end_round();
+        self.hints = Tables::default();
+    }
+}
+
+/// What an earlier agent's uplink entry named.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct UplinkHint {
+    pub(super) next_hop4: Option<u32>,
+    pub(super) next_hop6: Option<u32>,
+    pub(super) scope: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_stays_and_a_freed_one_rests_for_a_round() {
+        let mut indices = Indices::<&str>::default();
+        assert_eq!((indices.get(&"a", None), indices.get(&"b", None), indices.get(&"c", Some(9))), (0, 1, 9));
+        indices.end_round();
+        assert_eq!((indices.get(&"b", None), indices.get(&"c", None)), (1, 9));
+        indices.end_round();
+        // `a` was not asked for: its 0 rests.
+        assert_eq!((indices.get(&"b", None), indices.get(&"d", None)), (1, 2));
+        indices.end_round();
+        assert_eq!((indices.get(&"b", None), indices.get(&"d", None), indices.get(&"e", None)), (1, 2, 0));
+    }
+
+    #[test]
+    fn a_hint_that_is_anothers_is_not_taken() {
+        let mut indices = Indices::<&str>::default();
+        indices.get(&"a", Some(4));
+        assert_ne!(indices.get(&"b", Some(4)), 4);
+    }
+}

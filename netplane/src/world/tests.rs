@@ -1,0 +1,348 @@
+//! Tests of compile and diff, on worlds made in memory.
+
+use super::diff::diff;
+use super::tables::{Operation, Tables};
+use super::*;
+use crate::netlink::Mac;
+use crate::netlink::addr::Address;
+use crate::netlink::neigh::Neighbour;
+use crate::netlink::route::Route;
+use ipnet::IpNet;
+use netplane_common::map::{NextHopState, SessionAction};
+use netplane_common::wire::Be32;
+use proptest::prelude::*;
+
+const N3: &str = "core/n3";
+const N6: &str = "core/n6";
+
+fn name(text: &str) -> NetworkName {
+    NetworkName::try_from(text.to_owned()).expect("a name")
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+fn link(index: u32, name: &str) -> Link {
+    let mac = Some(Mac::new([2, 0, 0, 0, 0, index as u8]));
+    Link { index, name: name.to_owned(), mac, mtu: 1500, up: true, kind: "veth".to_owned() }
+}
+
+/// net1 on 10.30.0.0/24, net2 on 10.40.0.0/24 with a default route.
+fn snapshot(host: u8) -> Snapshot {
+    let address =
+        |index, text: String| Address { index, address: net(&text), tentative: false, duplicate: false };
+    let route = |index, to: &str, gateway: Option<&str>| Route {
+        destination: net(to),
+        gateway: gateway.map(|it| it.parse().expect("an address")),
+        index,
+        metric: 0,
+    };
+    let neighbour = |index, text: &str| Neighbour {
+        index,
+        address: text.parse().expect("an address"),
+        mac: Some(Mac::new([2, 0, 0, 0, 1, index as u8])),
+    };
+    Snapshot {
+        links: vec![link(11, "net1"), link(12, "net2")],
+        addresses: vec![address(11, format!("10.30.0.{host}/24")), address(12, format!("10.40.0.{host}/24"))],
+        routes: vec![
+            route(11, "10.30.0.0/24", None),
+            route(12, "10.40.0.0/24", None),
+            route(12, "0.0.0.0/0", Some("10.40.0.1")),
+        ],
+        neighbours: vec![neighbour(11, "10.30.0.10"), neighbour(12, "10.40.0.1")],
+    }
+}
+
+fn session(number: u32) -> String {
+    format!(
+        r#"{{"name":"s{number}","ue":["10.60.{}.{}"],"uplink":{{"teid":{},"to":"core/n6"}},
+            "downlink":{{"peer":"10.30.0.10","teid":{},"qfi":9}}}}"#,
+        number / 250,
+        number % 250 + 1,
+        0x1000 + number,
+        0x2000 + number
+    )
+}
+
+fn access(sessions: &[String]) -> FastPath {
+    let text = format!(
+        r#"{{"role":"access","gtpu":{{"peers":["10.30.0.0/24"]}},"sessions":[{}]}}"#,
+        sessions.join(",")
+    );
+    FastPath::parse(&text).expect("an access network")
+}
+
+fn attach(world: &mut World, container: &str, host: u8) {
+    for (interface, network, master) in [("net1", N3, "n3"), ("net2", N6, "n6")] {
+        let key = AttachmentKey { container: container.to_owned(), interface: interface.to_owned() };
+        let pod = Some(name(&format!("core/{container}")));
+        world
+            .attachments
+            .insert(key, Attachment { network: name(network), pod, master: Some(master.to_owned()) });
+    }
+    world.pods.insert(container.to_owned(), snapshot(host));
+}
+
+fn world(sessions: &[String]) -> World {
+    let data = FastPath::parse(r#"{"role":"data","uePools":["10.60.0.0/16"]}"#).expect("a data network");
+    let mut world = World::default();
+    world.networks.extend([(name(N3), access(sessions)), (name(N6), data)]);
+    world.masters.extend([("n3".to_owned(), link(3, "n3")), ("n6".to_owned(), link(6, "n6"))]);
+    attach(&mut world, "upf-0", 50);
+    world
+}
+
+fn apply(tables: &mut Tables, operations: &[Operation]) {
+    operations.iter().for_each(|it| tables.apply(it));
+}
+
+#[track_caller]
+fn problem(world: &World, object: &str, part: &str) {
+    let compiled = compile(world, &mut Slots::default());
+    let found = compiled.problems.iter().any(|it| it.object == object && it.message.contains(part));
+    assert!(found, "{object}: {part} is not in {:#?}", compiled.problems);
+}
+
+#[test]
+fn a_session_becomes_two_entries_and_two_next_hops() {
+    let compiled = compile(&world(&[session(1)]), &mut Slots::default());
+    assert_eq!(compiled.problems, []);
+    let tables = &compiled.tables;
+    let (key, up) = tables.uplink.first_key_value().expect("an uplink");
+    assert_eq!((key.port.ifindex, key.teid, key.local), (3, Be32::new(0x1001), Be32::new(0x0a1e_0032)));
+    assert_eq!(up.action, SessionAction::Forward as u8);
+    assert_eq!((up.peer, up.peer_mask), (Be32::new(0x0a1e_0000), Be32::new(0xffff_ff00)));
+    let target = up.route_target();
+    assert_eq!((target.prefix, target.mask), (Be32::new(0x0a28_0000), Be32::new(0xffff_ff00)));
+    let hop = tables.next_hops.get(&up.next_hop4).expect("a next hop");
+    assert_eq!((hop.ifindex, hop.mtu, hop.state), (6, 1500, NextHopState::Resolved as u8));
+    assert_eq!((hop.source, hop.destination), (Mac::new([2, 0, 0, 0, 0, 12]), Mac::new([2, 0, 0, 0, 1, 12])));
+    assert_eq!(tables.ports.get(&hop.port), Some(&6));
+    let (key, down) = tables.downlink4.first_key_value().expect("a downlink");
+    assert_eq!((key.port.ifindex, key.ue), (6, Be32::new(0x0a3c_0002)));
+    assert_eq!(
+        (down.peer, down.local, down.teid),
+        (Be32::new(0x0a1e_000a), Be32::new(0x0a1e_0032), Be32::new(0x2001))
+    );
+    assert_eq!((down.qfi, down.mtu), (9, 1500 - 44));
+    let hop = tables.next_hops.get(&down.next_hop).expect("a next hop");
+    assert_eq!((hop.ifindex, hop.destination), (3, Mac::new([2, 0, 0, 0, 1, 11])));
+    assert!(compiled.sessions[0].resolved);
+    assert_eq!(tables.masters.len(), 2);
+    assert_eq!(tables.endpoints.len(), 1);
+}
+
+#[test]
+fn a_relay_goes_to_the_other_peer() {
+    let mut world = world(&[
+        r#"{"name":"n9","uplink":{"teid":7,"relay":{"network":"core/n3","peer":"10.30.0.10","teid":9}}}"#
+            .to_owned(),
+    ]);
+    let compiled = compile(&world, &mut Slots::default());
+    assert_eq!(compiled.problems, []);
+    let entry = compiled.tables.uplink.values().next().expect("an uplink");
+    assert_eq!(entry.action, SessionAction::Relay as u8);
+    assert_eq!(
+        (entry.relay_target().peer, entry.relay_target().teid),
+        (Be32::new(0x0a1e_000a), Be32::new(9))
+    );
+    world.networks.insert(
+        name(N3),
+        access(&[
+            r#"{"name":"n9","uplink":{"teid":7,"relay":{"network":"core/n6","peer":"10.30.0.10","teid":9}}}"#
+                .to_owned(),
+        ]),
+    );
+    problem(&world, "session n9 of NAD core/n3", "has role Data, should be Access");
+}
+
+#[test]
+fn a_neighbour_that_changes_is_one_operation() {
+    let mut world = world(&(0..100).map(session).collect::<Vec<_>>());
+    let mut slots = Slots::default();
+    let before = compile(&world, &mut slots).tables;
+    let pod = world.pods.get_mut("upf-0").expect("the pod");
+    pod.neighbours[0].mac = Some(Mac::new([2, 9, 9, 9, 9, 9]));
+    let changed = compile(&world, &mut slots);
+    let operations = diff(&before, &changed.tables);
+    assert!(matches!(operations.as_slice(), [Operation::SetNextHop { .. }]), "{operations:?}");
+    let pod = world.pods.get_mut("upf-0").expect("the pod");
+    pod.neighbours.clear();
+    let lost = compile(&world, &mut slots);
+    let unresolved =
+        lost.tables.next_hops.values().filter(|it| it.state == NextHopState::Unresolved as u8).count();
+    assert_eq!(unresolved, 2);
+    assert!(!lost.sessions[0].resolved);
+    let wanted: Vec<_> = lost.wanted.iter().map(|it| (it.address.to_string(), it.resolved)).collect();
+    assert_eq!(wanted, [("10.30.0.10".to_owned(), false), ("10.40.0.1".to_owned(), false)]);
+}
+
+#[test]
+fn a_pod_with_more_routes_looks_all_destinations_up() {
+    let mut world = world(&[session(1)]);
+    let pod = world.pods.get_mut("upf-0").expect("the pod");
+    pod.routes.push(Route {
+        destination: net("10.99.0.0/16"),
+        gateway: Some([10, 40, 0, 9].into()),
+        index: 12,
+        metric: 0,
+    });
+    let compiled = compile(&world, &mut Slots::default());
+    let target = compiled.tables.uplink.values().next().expect("an uplink").route_target();
+    assert_eq!((target.prefix, target.mask), (Be32::new(0), Be32::new(0)));
+    // On link, default, the further one, and the one known neighbour.
+    assert_eq!(compiled.tables.routes4.len(), 4);
+}
+
+#[test]
+fn problems_name_their_object_and_leave_the_rest() {
+    let mut other = world(&[session(1)]);
+    other
+        .networks
+        .insert(name(N3), access(&[session(1), session(2).replace("8194", "9").replace("4098", "4097")]));
+    problem(&other, "session s2 of NAD core/n3", "uplink.teid: 0x1001 is that of session s1");
+    let compiled = compile(&other, &mut Slots::default());
+    assert_eq!(compiled.sessions.len(), 1, "s1 still works");
+
+    let mut same_user = world(&[session(1), session(2).replace("10.60.0.3", "10.60.0.2")]);
+    problem(&same_user, "session s2 of NAD core/n3", "ue: 10.60.0.2 is that of session s1");
+    same_user.masters.remove("n6");
+    problem(&same_user, "pod core/upf-0, interface net2", "master \"n6\" does not exist");
+
+    let outside = world(&[session(1).replace("10.60.0.2", "10.61.0.2")]);
+    problem(&outside, "session s1 of NAD core/n3", "10.61.0.2 is in none of the uePools of core/n6");
+    let unknown = world(&[session(1).replace("core/n6", "core/n7")]);
+    problem(&unknown, "session s1 of NAD core/n3", "core/n7 is no network with fast-path metadata");
+
+    let mut ambiguous = world(&[session(1)]);
+    attach(&mut ambiguous, "upf-1", 51);
+    problem(&ambiguous, "session s1 of NAD core/n3", "both core/upf-0 and core/upf-1");
+
+    let mut vlan = world(&[]);
+    if let Some(master) = vlan.masters.get_mut("n3") {
+        master.kind = "vlan".to_owned();
+    }
+    problem(&vlan, "pod core/upf-0, interface net1", "is a vlan device, which is not supported yet");
+
+    let mut pools = world(&[]);
+    let data = FastPath::parse(r#"{"role":"data","uePools":["10.60.7.0/24"]}"#).expect("a data network");
+    pools.networks.insert(name("core/n6b"), data);
+    let key = AttachmentKey { container: "upf-0".to_owned(), interface: "net2".to_owned() };
+    let again = Attachment {
+        network: name("core/n6b"),
+        pod: Some(name("core/upf-0")),
+        master: Some("n6".to_owned()),
+    };
+    pools
+        .attachments
+        .insert(AttachmentKey { container: "upf-0".to_owned(), interface: "net1".to_owned() }, again);
+    assert!(pools.attachments.contains_key(&key));
+    let compiled = compile(&pools, &mut Slots::default());
+    assert!(compiled.problems.iter().any(|it| it.message.contains("overlaps")), "{:?}", compiled.problems);
+}
+
+#[test]
+fn a_pod_that_is_not_here_is_no_problem() {
+    let mut world = world(&[session(1)]);
+    world.attachments.clear();
+    let compiled = compile(&world, &mut Slots::default());
+    assert_eq!((compiled.problems.len(), compiled.sessions.len()), (0, 0));
+    assert_eq!(compiled.tables, Tables::default());
+}
+
+#[test]
+fn a_hundred_thousand_sessions() {
+    let mut many = world(&[]);
+    let sessions: Vec<_> = (0..100_000_u32)
+        .map(|it| {
+            let ue = std::net::Ipv4Addr::from(0x0a3c_0001 + it);
+            session(it).replace(&format!("10.60.{}.{}", it / 250, it % 250 + 1), &ue.to_string())
+        })
+        .collect();
+    many.networks.insert(name(N3), access(&sessions));
+    let data = FastPath::parse(r#"{"role":"data","uePools":["10.0.0.0/8"]}"#).expect("a data network");
+    many.networks.insert(name(N6), data);
+    let mut slots = Slots::default();
+    let tables = compile(&many, &mut slots).tables;
+    assert_eq!((tables.uplink.len(), tables.downlink4.len()), (100_000, 100_000));
+    assert_eq!(diff(&tables, &compile(&many, &mut slots).tables), []);
+}
+
+/// What can be different between two worlds.
+#[derive(Clone, Debug)]
+struct Variant {
+    sessions: Vec<u32>,
+    second_pod: bool,
+    neighbours: bool,
+    more_routes: bool,
+    master: bool,
+}
+
+fn variant() -> impl Strategy<Value = Variant> {
+    let sessions = proptest::collection::btree_set(0_u32..40, 0..20);
+    (sessions, any::<[bool; 4]>()).prop_map(|(sessions, [second_pod, neighbours, more_routes, master])| {
+        Variant { sessions: sessions.into_iter().collect(), second_pod, neighbours, more_routes, master }
+    })
+}
+
+fn build(variant: &Variant) -> World {
+    let sessions: Vec<_> = variant
+        .sessions
+        .iter()
+        .map(|it| session(*it).replacen("\"ue\"", "\"pod\":\"core/upf-0\",\"ue\"", 1))
+        .collect();
+    let mut world = world(&sessions);
+    if variant.second_pod {
+        attach(&mut world, "upf-1", 51);
+    }
+    let pod = world.pods.get_mut("upf-0").expect("the pod");
+    if !variant.neighbours {
+        pod.neighbours.clear();
+    }
+    if variant.more_routes {
+        let gateway = Some([10, 40, 0, 9].into());
+        pod.routes.push(Route { destination: net("10.99.0.0/16"), gateway, index: 12, metric: 0 });
+    }
+    if !variant.master {
+        world.masters.remove("n6");
+    }
+    world
+}
+
+proptest! {
+    /// Through any worlds in turn, the operations lead exactly to the wanted tables, and nothing that is
+    /// still named changes its meaning on the way.
+    #[test]
+    fn differences_lead_to_what_is_wanted(variants in proptest::collection::vec(variant(), 1..6)) {
+        let mut slots = Slots::default();
+        let mut current = Tables::default();
+        for variant in &variants {
+            let world = build(variant);
+            let wanted = compile(&world, &mut slots).tables;
+            let mut names = std::collections::BTreeSet::new();
+            let operations = diff(&current, &wanted);
+            for operation in &operations {
+                if let Operation::SetUplink { key, .. } | Operation::DeleteUplink { key } = operation {
+                    prop_assert!(names.insert(*key), "{key:?} twice in {operations:?}");
+                }
+            }
+            apply(&mut current, &operations);
+            prop_assert_eq!(&current, &wanted);
+            prop_assert_eq!(diff(&current, &compile(&world, &mut slots).tables), vec![]);
+        }
+    }
+
+    /// An agent that starts anew over the tables of another one changes nothing.
+    #[test]
+    fn a_new_agent_changes_nothing(first in variant(), second in variant()) {
+        let mut slots = Slots::default();
+        compile(&build(&first), &mut slots);
+        let world = build(&second);
+        let left = compile(&world, &mut slots).tables;
+        let mut slots = Slots::seed(&left);
+        let wanted = compile(&world, &mut slots).tables;
+        prop_assert_eq!(diff(&left, &wanted), vec![]);
+    }
+}
