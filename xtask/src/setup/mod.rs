@@ -29,5 +29,5 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn say(what: &str) {
-    println!("setup: {what}");
+    eprintln!("setup: {what}");
 }
