@@ -1,5 +1,5 @@
 //! Builds the packet programs, which `dataplane` embeds, with a toolchain for BPF.
 
-fn main() -> anyhow::Result<()> {
-    xtask::bpf::embed(xtask::bpf::PROGRAMS, "NETPLANE_BPF_OBJECT")
+fn main() {
+    xtask::bpf::embed(xtask::bpf::PROGRAMS, "NETPLANE_BPF_OBJECT");
 }

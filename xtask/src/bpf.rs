@@ -106,38 +106,50 @@ fn cargo_home() -> Option<PathBuf> {
 }
 
 /// The whole of a build script that embeds the object `name`: builds it (or takes the one that the
-/// environment variable `NETPLANE_BPF` gives, for [`PROGRAMS`]) and puts its path into `variable`.
-///
-/// # Errors
-/// As [`build`] and [`Toolchain::find`]; the object given is not a file.
+/// environment variable `NETPLANE_BPF`, or `NETPLANE_BENCH_BPF`, gives) and puts its path into `variable`.
+/// A failure becomes errors that Cargo shows, and that stop the build.
 #[expect(clippy::print_stdout, reason = "how a build script talks to Cargo")]
-pub fn embed(name: &str, variable: &str) -> Result<()> {
+pub fn embed(name: &str, variable: &str) {
+    // Cargo shows a build script's stdout and stderr only on request, but these lines always.
+    let say = |kind: &str, text: &str| {
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            println!("cargo::{kind}={line}");
+        }
+    };
+    match object_to_embed(name) {
+        Ok((object, warnings)) => {
+            say("warning", &warnings);
+            println!("cargo::rustc-env={variable}={}", object.display());
+        }
+        Err(error) => say("error", &format!("{error:#}")),
+    }
+}
+
+/// The object in the build script's own folder, where no later build changes it, and the warnings.
+#[expect(clippy::print_stdout, reason = "how a build script talks to Cargo")]
+fn object_to_embed(name: &str) -> Result<(PathBuf, String)> {
     let given_by = if name == PROGRAMS { "NETPLANE_BPF" } else { "NETPLANE_BENCH_BPF" };
     println!("cargo::rerun-if-env-changed={given_by}");
-    let out_dir = std::env::var_os("OUT_DIR").context("OUT_DIR is not set: not a build script")?;
-    let embedded = Path::new(&out_dir).join(name);
-    let object = match std::env::var_os(given_by).filter(|value| !value.is_empty()) {
+    let (object, warnings) = match std::env::var_os(given_by).filter(|value| !value.is_empty()) {
         Some(given) => {
             let given = root().join(given);
             println!("cargo::rerun-if-changed={}", given.display());
-            given
+            (given, String::new())
         }
         None => {
             for source in SOURCES {
                 println!("cargo::rerun-if-changed={}", root().join(source).display());
             }
             let toolchain = Toolchain::find()?;
+            println!("cargo::rerun-if-changed={}", toolchain.linker().display());
             let built = build(&toolchain)?;
-            // The only way for a build script to be seen; rustc's warnings span lines.
-            for line in built.warnings.lines().filter(|line| !line.trim().is_empty()) {
-                println!("cargo::warning={line}");
-            }
-            built.object(name)
+            (built.object(name), built.warnings)
         }
     };
+    let out_dir = std::env::var_os("OUT_DIR").context("OUT_DIR is not set: this is no build script")?;
+    let embedded = Path::new(&out_dir).join(name);
     std::fs::copy(&object, &embedded).with_context(|| {
         format!("copy the BPF object {} ({given_by}, if set, names it)", object.display())
     })?;
-    println!("cargo::rustc-env={variable}={}", embedded.display());
-    Ok(())
+    Ok((embedded, warnings))
 }

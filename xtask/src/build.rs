@@ -9,24 +9,24 @@ use xtask::toolchain::Toolchain;
 pub(crate) fn run() -> Result<()> {
     packet_programs()?;
     release()?;
-    println!("build: {} is ready", target_dir().join("release/netplane").display());
+    eprintln!("build: {} is ready", target_dir().join("release/netplane").display());
     Ok(())
 }
 
 /// Builds the packet programs and returns the compiler's warnings about them.
 pub(crate) fn packet_programs() -> Result<String> {
     let toolchain = Toolchain::find()?;
-    println!("build: toolchain for BPF: {toolchain}");
+    eprintln!("build: toolchain for BPF: {toolchain}");
     let built = bpf::build(&toolchain)?;
-    print!("{}", built.warnings);
+    eprint!("{}", built.warnings);
     for name in [PROGRAMS, BENCH_PROGRAMS] {
-        println!("build: {}", built.object(name).display());
+        eprintln!("build: {}", built.object(name).display());
     }
     Ok(built.warnings)
 }
 
 /// Everything that runs on the host, as a release, with the programs of the demo and the benchmark.
 pub(crate) fn release() -> Result<()> {
-    println!("build: the workspace, as a release (minutes the first time)");
+    eprintln!("build: the workspace, as a release (minutes the first time)");
     execute(crate::cargo().args(["build", "--locked", "--release"]))
 }

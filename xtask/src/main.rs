@@ -1,5 +1,5 @@
 //! The developer verbs of netplane: `cargo xtask VERB`. One verb, one file.
-#![expect(clippy::print_stdout, reason = "a verb talks to the person who runs it")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a verb talks to the person who runs it")]
 
 mod bench;
 mod build;
@@ -12,7 +12,7 @@ mod tidy;
 use anyhow::{Context, Result, bail};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use xtask::process::{shown, without_outer_cargo};
 use xtask::{root, target_dir};
 
@@ -27,7 +27,17 @@ cargo xtask VERB
   tidy             checks the rules of the tree that the compiler does not check
 ";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     let verb = arguments.next();
     let rest: Vec<OsString> = arguments.collect();

@@ -12,12 +12,14 @@ pub fn shown(command: &Command) -> String {
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs with our own stdin, stdout and stderr.
+/// Runs with our own stdin and stderr. What it prints to stdout goes to stderr too: our stdout is for
+/// results, such as the demo's JSON.
 ///
 /// # Errors
 /// The program is missing, or does not end with 0.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("start `{}`", shown(command)))?;
+    let status =
+        command.stdout(std::io::stderr()).status().with_context(|| format!("start `{}`", shown(command)))?;
     if !status.success() {
         bail!("`{}` failed ({status})", shown(command));
     }

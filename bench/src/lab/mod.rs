@@ -270,6 +270,26 @@ impl Lab {
         std::fs::rename(&partial, self.nad_dir().join(name)).with_context(|| format!("write NAD {name}"))
     }
 
+    /// Leaves everything standing; returns what a person needs to look around and to remove it.
+    pub fn keep(self) -> String {
+        self.undo.forget();
+        let names = [&self.gnb, &self.node, &self.dn, &self.pod].map(|it| it.name().to_owned());
+        let [gnb, node, _, pod] = &names;
+        let folder = self.folder.display();
+        let deletes = names.iter().map(|it| format!("ip netns del {it}")).collect::<Vec<_>>().join("; ");
+        format!(
+            "\nthe lab is left standing\n\
+             \x20 nsenter --net=/run/netns/{gnb} tcpdump -ni n3        the gNB's wire (also: dn, n6)\n\
+             \x20 nsenter --net=/run/netns/{pod} ip address            the pod\n\
+             \x20 nsenter --net=/run/netns/{node} ip -d link show n3   the master, with its XDP program\n\
+             \x20 {} status --socket {}\n\
+             \x20 {folder}   NADs, records, logs, captures\n\
+             remove it: pkill -f {folder}; {deletes}; umount {folder}/bpf; rm -r {folder}",
+            self.netplane.display(),
+            self.socket().display(),
+        )
+    }
+
     /// Removes everything now, and says if something could not be removed.
     ///
     /// # Errors

@@ -106,11 +106,8 @@ impl Seen {
         };
         let inner = pair(|fields, field| fields.last(field).to_owned());
         let protocol = fields.all("frame.protocols").split(':').find(|it| ["icmp", "tcp"].contains(it));
-        let inner = format!(
-            "{inner} {} ttl {}",
-            protocol.unwrap_or("udp").to_uppercase(),
-            fields.last("ip.ttl")
-        );
+        let inner =
+            format!("{inner} {} ttl {}", protocol.unwrap_or("udp").to_uppercase(), fields.last("ip.ttl"));
         if !self.is_gpdu() {
             return inner;
         }

@@ -28,10 +28,10 @@ pub fn run(nad_dir: &Path, record_dir: &Path, send: &Send, stop: &Stop) {
     while !stop.is_stopped() {
         // A folder that appears later is watched from then on.
         for folder in [nad_dir, record_dir] {
-            if let Some(watcher) = watcher.as_mut().filter(|_| !watched.iter().any(|it| it == folder)) {
-                if watcher.watch(folder, RecursiveMode::NonRecursive).is_ok() {
-                    watched.push(folder.to_owned());
-                }
+            if let Some(watcher) = watcher.as_mut().filter(|_| !watched.iter().any(|it| it == folder))
+                && watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
+            {
+                watched.push(folder.to_owned());
             }
         }
         let nads = dir::load(nad_dir).map_err(|error| chain(&error));

@@ -279,7 +279,8 @@ fn looked_up(data: &Endpoint<'_>, scope: u32) -> RouteTarget {
     let subnet = data.address.trunc();
     let ordinary = |it: &&&crate::netlink::route::Route| {
         let on_link = it.gateway.is_none() && it.destination == subnet.into();
-        !on_link && !(it.is_default() && it.gateway.is_some())
+        let default = it.is_default() && it.gateway.is_some();
+        !(on_link || default)
     };
     let routes = data.routes();
     let others = routes.iter().filter(|it| it.destination.addr().is_ipv4()).filter(ordinary).count();

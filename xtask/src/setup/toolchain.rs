@@ -3,7 +3,7 @@
 
 use super::{debian, say};
 use anyhow::{Context, Result};
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use xtask::process::{run, without_outer_cargo};
@@ -30,6 +30,7 @@ pub(super) fn provide() -> Result<()> {
     ));
     let packages = Packages::from_index()?;
     packages.provide_libraries()?;
+    let _lock = lock(&folder)?;
     if folder.check_rustc().is_err() {
         packages.unpack(&folder)?;
         folder.check_rustc().context("the rustc just unpacked does not run")?;
@@ -105,7 +106,12 @@ fn build_linker(folder: &PrivateFolder, llvm: &str) -> Result<()> {
     say(&format!("builds bpf-linker {BPF_LINKER} against LLVM {llvm}, about a minute"));
     let prefix = folder.root().join(format!("usr/lib/llvm-{llvm}"));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Found on PATH, Cargo does not advise to add the folder to it.
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.linker_root().join("bin")).chain(std::env::split_paths(&old));
+    let path = std::env::join_paths(folders).context("the toolchain's folder cannot stand in PATH")?;
     without_outer_cargo(&mut cargo)
+        .env("PATH", path)
         // Not the workspace: its Cargo configuration is none of bpf-linker's business.
         .current_dir(folder.path())
         .env("LLVM_PREFIX", prefix)
@@ -113,6 +119,18 @@ fn build_linker(folder: &PrivateFolder, llvm: &str) -> Result<()> {
         .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
         .arg(folder.linker_root());
     run(&mut cargo).context("bpf-linker does not build")
+}
+
+/// Two set-ups at a time would unpack into each other; held until the file is closed.
+fn lock(folder: &PrivateFolder) -> Result<File> {
+    let path = folder.path().join("lock");
+    let lock = || {
+        fs::create_dir_all(folder.path())?;
+        let file = File::create(&path)?;
+        file.lock()?;
+        Ok::<_, std::io::Error>(file)
+    };
+    lock().with_context(|| format!("lock {}", path.display()))
 }
 
 fn remove(dir: &Path) -> Result<()> {

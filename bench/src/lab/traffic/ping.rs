@@ -61,13 +61,13 @@ fn parse(text: &str) -> Option<PingReport> {
     let summary = text.lines().find(|line| line.contains("packets transmitted"))?;
     let mut numbers = summary.split(", ").map(|part| part.split(' ').next()?.parse().ok());
     let (sent, received) = (numbers.next()??, numbers.next()??);
-    let ttl = text.lines().filter_map(|line| line.split("ttl=").nth(1)?.split(' ').next()?.parse().ok());
+    let mut ttl = text.lines().filter_map(|line| line.split("ttl=").nth(1)?.split(' ').next()?.parse().ok());
     let rtt_ms = text.lines().find_map(|line| {
         let numbers = line.strip_prefix("round-trip min/avg/max = ")?.strip_suffix(" ms")?;
         let numbers: Vec<f64> = numbers.split('/').map(str::parse).collect::<Result<_, _>>().ok()?;
         numbers.try_into().ok()
     });
-    Some(PingReport { sent, received, ttl: ttl.last(), rtt_ms })
+    Some(PingReport { sent, received, ttl: ttl.next_back(), rtt_ms })
 }
 
 #[cfg(test)]

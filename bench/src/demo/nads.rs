@@ -1,0 +1,58 @@
+//! The examples' NADs, put where netplane looks for them; with more sessions where they are asked for.
+
+use crate::lab::users::{User, users};
+use crate::lab::{GNB, Lab};
+use anyhow::{Context, Result};
+use netplane::nad::dir::{Loaded, load_file};
+use netplane::nad::fast_path::FAST_PATH_ANNOTATION;
+use serde_json::{Value, json};
+
+/// The files themselves, as they are in the repository.
+const EXAMPLES: [(&str, &str); 3] = [
+    ("default-network.yaml", include_str!("../../../examples/nads/default-network.yaml")),
+    ("n3.yaml", include_str!("../../../examples/nads/n3.yaml")),
+    ("n6.yaml", include_str!("../../../examples/nads/n6.yaml")),
+];
+
+/// Sessions of the examples.
+pub(super) const EXAMPLE_SESSIONS: u32 = 3;
+
+/// Applies the examples; n3 with this many sessions.
+pub(super) fn apply(lab: &Lab, sessions: u32) -> Result<()> {
+    for (name, text) in EXAMPLES {
+        lab.write_nad(name, text.as_bytes())?;
+    }
+    if sessions <= EXAMPLE_SESSIONS {
+        return Ok(());
+    }
+    let path = lab.nad_dir().join("n3.yaml");
+    let mut loaded = Loaded::default();
+    load_file(&path, &mut loaded);
+    let (_, nad) = loaded.nads.first().context("examples/nads/n3.yaml holds no NAD")?;
+    let annotation = nad.annotations.get(FAST_PATH_ANNOTATION).context("n3 has no metadata")?;
+    let mut metadata: Value = serde_json::from_str(annotation)?;
+    metadata["sessions"] = users(sessions).iter().map(session).collect();
+    let nad = json!({
+        "apiVersion": "k8s.cni.cncf.io/v1",
+        "kind": "NetworkAttachmentDefinition",
+        "metadata": {
+            "name": "n3", "namespace": "core",
+            "annotations": { FAST_PATH_ANNOTATION: metadata.to_string() }
+        },
+        "spec": { "config": nad.config },
+    });
+    lab.write_nad("n3.yaml", nad.to_string().as_bytes())
+}
+
+fn session(user: &User) -> Value {
+    let mut downlink = json!({ "peer": GNB, "teid": user.downlink.to_string() });
+    if let Some(qfi) = user.qfi {
+        downlink["qfi"] = json!(qfi);
+    }
+    json!({
+        "name": format!("ue-{}", user.ue),
+        "ue": [user.ue],
+        "uplink": { "teid": user.uplink.to_string(), "to": "core/n6" },
+        "downlink": downlink,
+    })
+}

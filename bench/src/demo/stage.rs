@@ -1,0 +1,237 @@
+//! The lab with a pod in it: what the demo does, and what it can see.
+
+use super::chosen;
+use super::report::Figures;
+use crate::lab::cni::{Sandbox, addresses};
+use crate::lab::endpoint::Endpoint;
+use crate::lab::traffic::{self, Host, Stream, StreamReport};
+use crate::lab::tshark::CHECKSUM_ABSENT;
+use crate::lab::users::{self, User};
+use crate::lab::wires::{Expectation, Judgement, Pod, Tap, mac};
+use crate::lab::{Lab, Process, SERVER, wait_for};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// For what must happen soon, on however busy a machine.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Of a bulk transfer.
+const BULK: Duration = Duration::from_secs(2);
+
+/// The pod, its users and their endpoints.
+pub(super) struct Stage<'a> {
+    lab: &'a Lab,
+    sandbox: Sandbox<'a>,
+    pub(super) pod: Pod,
+    pub(super) users: Vec<User>,
+    gnb: Option<Endpoint>,
+    upf: Option<Endpoint>,
+}
+
+/// What was seen on the wires.
+pub(super) struct Watched {
+    pub(super) lines: Vec<String>,
+    pub(super) judgement: Judgement,
+}
+
+impl<'a> Stage<'a> {
+    /// Attaches the pod.
+    pub(super) fn attach(lab: &'a Lab, sessions: u32) -> Result<Self> {
+        let container_id = format!("{}-sandbox", lab.pod.name());
+        let sandbox = Sandbox { container_id, namespace: &lab.pod, networks: "n3, n6" };
+        sandbox.add(lab)?;
+        sandbox.check(lab)?;
+        let pod = Pod {
+            n3: address(lab, "net1")?,
+            n3_mac: mac(&lab.pod, "net1")?,
+            n6: address(lab, "net2")?,
+            n6_mac: mac(&lab.pod, "net2")?,
+        };
+        let users = users::users(sessions.max(super::nads::EXAMPLE_SESSIONS));
+        Ok(Self { lab, sandbox, pod, users, gnb: None, upf: None })
+    }
+
+    /// Starts the agent and waits until all sessions forward, natively.
+    pub(super) fn start_agent(&self) -> Result<Process> {
+        let agent = self.lab.start_agent()?;
+        let ready = || {
+            if let Some(status) = agent.status()? {
+                anyhow::bail!("the agent ended: {status}\n{}", agent.log_tail());
+            }
+            // Until it listens, `netplane status` says that nobody answers.
+            Ok(self.lab.status().ok().filter(|it| self.is_forwarding(it)))
+        };
+        let waited = wait_for("all sessions forward", LIMIT, ready);
+        let status = waited.with_context(|| format!("{:?}\n{}", self.lab.status().ok(), agent.log_tail()))?;
+        let problems = status["problems"].as_array().cloned().unwrap_or_default();
+        ensure!(problems.is_empty(), "netplane status has problems: {problems:?}");
+        for master in ["n3", "n6"] {
+            let links = self.lab.node.ip_json(&["link", "show", master])?;
+            let mode = links.first().and_then(|it| it["xdp"]["mode"].as_u64());
+            // XDP_ATTACHED_DRV of linux/if_link.h.
+            ensure!(mode == Some(1), "the kernel says that XDP on {master} is in mode {mode:?}, not native");
+        }
+        Ok(agent)
+    }
+
+    fn is_forwarding(&self, status: &Value) -> bool {
+        let sessions = status["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let masters = status["masters"].as_array().map(Vec::as_slice).unwrap_or_default();
+        status["ready"] == true
+            && sessions.len() == self.users.len()
+            && sessions.iter().all(|it| it["state"] == "forwarding")
+            && masters.len() == 2
+            && masters.iter().all(|it| it["attached"] == "native")
+    }
+
+    pub(super) fn start_gnb(&mut self) -> Result<()> {
+        let config = users::gnb(&self.users, self.pod.n3);
+        self.gnb = Some(self.lab.gnb.run(|| Endpoint::start(&config))??);
+        Ok(())
+    }
+
+    pub(super) fn start_user_space_upf(&mut self) -> Result<()> {
+        self.lab.pod.sysctl("net/ipv4/ip_forward", "1")?;
+        let config = users::upf(&self.users, self.pod.n3);
+        self.upf = Some(self.lab.pod.run(|| Endpoint::start(&config))??);
+        Ok(())
+    }
+
+    pub(super) fn stop_endpoints(&mut self) {
+        self.upf = None;
+        self.gnb = None;
+    }
+
+    pub(super) fn server(&self) -> Host<'a> {
+        Host { namespace: &self.lab.dn, address: SERVER }
+    }
+
+    fn user(&self, user: &User) -> Host<'a> {
+        Host { namespace: &self.lab.gnb, address: user.ue }
+    }
+
+    fn first_user(&self) -> Result<Host<'a>> {
+        self.users.first().map(|it| self.user(it)).context("no users")
+    }
+
+    /// Pings, TCP and UDP of several users while both wires are captured, judged by tshark.
+    pub(super) fn watch_wires(&self, name: &str) -> Result<Watched> {
+        let tap = Tap::start(self.lab)?;
+        for user in chosen(&self.users) {
+            let report = traffic::ping(self.user(user), SERVER, 3, 56)?;
+            ensure!(report.is_complete(), "ping from {} to {}: {report:?}", user.ue, super::server_name());
+        }
+        traffic::tcp::echo(self.first_user()?, self.server(), 20_000)?;
+        let wires = tap.stop(self.lab, name)?;
+        let expectation = Expectation {
+            pod: &self.pod,
+            users: &self.users,
+            gnb_mac: mac(&self.lab.gnb, "n3")?,
+            gateway_mac: mac(&self.lab.dn, "n6")?,
+            outer_udp_checksum: CHECKSUM_ABSENT,
+        };
+        let judgement = wires.judge(&expectation);
+        let first = |wire: &str, frames: &[crate::lab::wires::Seen], outgoing: bool| {
+            let found =
+                frames.iter().find(|it| it.frame.outgoing == outgoing && it.fields.all("icmp.type") != "");
+            found.map(|it| format!("{wire} {}", it.summary()))
+        };
+        let lines = [
+            first("up   N3", &wires.n3, true),
+            first("up   N6", &wires.n6, false),
+            first("down N6", &wires.n6, true),
+            first("down N3", &wires.n3, false),
+        ];
+        Ok(Watched { lines: lines.into_iter().flatten().collect(), judgement })
+    }
+
+    /// `kill -9` of the agent and a new one under a steady stream.
+    pub(super) fn restart(&self, agent: Process) -> Result<(Process, StreamReport)> {
+        let stream = Stream::start(self.first_user()?, self.server(), 2000)?;
+        stream.wait_for_more(1000)?;
+        agent.kill()?;
+        stream.wait_for_more(1000)?;
+        let agent = self.start_agent()?;
+        stream.wait_for_more(2000)?;
+        Ok((agent, stream.finish()?))
+    }
+
+    /// Packets that the pod's interfaces on both networks have received.
+    pub(super) fn pod_packets(&self) -> Result<u64> {
+        ["net1", "net2"].into_iter().map(|it| received(self.lab, it)).sum()
+    }
+
+    /// Packets that sessions have forwarded.
+    pub(super) fn session_packets(&self) -> Result<u64> {
+        let status = self.lab.status()?;
+        let sessions = status["sessions"].as_array().cloned().unwrap_or_default();
+        let packets = |it: &Value, way: &str| it[way]["packets"].as_u64().unwrap_or_default();
+        Ok(sessions.iter().map(|it| packets(it, "uplink") + packets(it, "downlink")).sum())
+    }
+
+    /// Packets that were not forwarded, by network and reason.
+    pub(super) fn counters(&self) -> Result<BTreeMap<String, u64>> {
+        let status = self.lab.status()?;
+        let mut counters = BTreeMap::new();
+        for network in status["networks"].as_array().into_iter().flatten() {
+            for (reason, count) in network["counters"].as_object().into_iter().flatten() {
+                let name = format!("{} {reason}", network["name"].as_str().unwrap_or_default());
+                counters.insert(name, count["packets"].as_u64().unwrap_or_default());
+            }
+        }
+        Ok(counters)
+    }
+
+    /// CNI DEL, twice; what is left.
+    pub(super) fn detach(&self) -> Result<Vec<String>> {
+        self.sandbox.del(self.lab)?;
+        self.sandbox.del(self.lab)?;
+        let mut left = self.lab.pod.interfaces()?;
+        left.retain(|it| it != "lo");
+        left.extend(files(&self.lab.record_dir()));
+        left.extend(files(&self.lab.bpffs()));
+        for network in ["default-network", "n3", "n6"] {
+            let reserved = files(&self.lab.var_lib().join("cni/networks").join(network));
+            left.extend(reserved.into_iter().filter(|it| it.parse::<Ipv4Addr>().is_ok()));
+        }
+        Ok(left)
+    }
+}
+
+/// Throughput and round trips with whatever forwards now.
+pub(super) fn figures(stage: &Stage<'_>) -> Result<Figures> {
+    let (user, server) = (stage.first_user()?, stage.server());
+    let ping = traffic::ping(user, SERVER, 20, 56)?;
+    ensure!(ping.is_complete(), "ping: {ping:?}");
+    traffic::tcp::echo(user, server, 1 << 20)?;
+    let up = traffic::tcp::bulk(user, server, true, BULK)?;
+    let down = traffic::tcp::bulk(user, server, false, BULK)?;
+    let udp = traffic::udp::bulk(user, server, 20_000, 1000, 64)?;
+    ensure!(udp.sent == udp.returned, "UDP: {udp:?}");
+    Ok(Figures {
+        ping_ms: ping.mean_rtt_ms()?,
+        tcp_up_mbit: up.mbit_per_second(),
+        tcp_down_mbit: down.mbit_per_second(),
+        udp_round_trips_per_second: udp.per_second(),
+    })
+}
+
+fn address(lab: &Lab, interface: &str) -> Result<Ipv4Addr> {
+    let addresses = addresses(&lab.pod, interface)?;
+    let first = addresses.first().and_then(|it| it.split_once('/')?.0.parse().ok());
+    first.with_context(|| format!("{interface} in the pod has no IPv4 address"))
+}
+
+fn received(lab: &Lab, interface: &str) -> Result<u64> {
+    let links = lab.pod.ip_json(&["-statistics", "link", "show", interface])?;
+    let packets = links.first().and_then(|it| it["stats64"]["rx"]["packets"].as_u64());
+    packets.with_context(|| format!("statistics of {interface} in the pod"))
+}
+
+/// Names in a folder that may not be there.
+fn files(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|it| it.file_name().to_string_lossy().into_owned()).collect()
+}

@@ -1,4 +1,0 @@
-//! `tidy`: placeholder until the next commit.
-pub(crate) fn run() -> anyhow::Result<()> {
-    Ok(())
-}
