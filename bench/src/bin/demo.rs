@@ -1,17 +1,30 @@
 //! `netplane-demo`: shows the main job. `cargo xtask demo` builds and runs it.
 
 use clap::Parser;
-use netplane_bench::demo::{self, Options};
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use netplane_bench::demo::{self, Audience, Options, Report};
+use netplane_bench::lab::endpoint::{Endpoint, EndpointConfig};
+use netplane_bench::lab::signals;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// A pod attached from NADs, its GTP-U forwarded on the macvlan masters, in network namespaces.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// Leave the lab standing, and print how to look around in it.
+    #[command(flatten)]
+    demo: DemoArguments,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Args)]
+struct DemoArguments {
+    /// Leave the lab standing until Ctrl-C, and print how to look around in it.
     #[arg(long)]
     keep: bool,
-    /// Print the results for a program.
+    /// Print the results for a program on stdout; the steps go to stderr.
     #[arg(long)]
     json: bool,
     /// Static sessions.
@@ -19,29 +32,57 @@ struct Arguments {
     sessions: u32,
 }
 
-#[expect(clippy::print_stdout, reason = "the show is what this program is for")]
-#[expect(clippy::print_stderr, reason = "progress and errors are for the person who waits")]
+#[derive(Subcommand)]
+enum Command {
+    /// Run one GTP-U endpoint (a gNB with users, or a UPF) in this network namespace until a signal comes;
+    /// then print its counters.
+    Endpoint {
+        /// Its configuration, JSON; see docs/demo.md.
+        config: PathBuf,
+    },
+}
+
+#[expect(clippy::print_stderr, reason = "the error is for the person who waits")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options { sessions: arguments.sessions, keep: arguments.keep };
-    let json = arguments.json;
-    let say = move |line: &str| if json { eprintln!("{line}") } else { println!("{line}") };
-    let played = demo::clean_up_on_signals()
-        .and_then(|()| demo::beside("netplane"))
-        .and_then(|netplane| demo::run(&netplane, options, &say));
-    match played {
-        Ok(report) if json => match serde_json::to_string_pretty(&report) {
-            Ok(text) => println!("{text}"),
-            Err(error) => {
-                eprintln!("netplane-demo: {error}");
-                return ExitCode::FAILURE;
-            }
-        },
-        Ok(_) => println!("\nall as it should be"),
+    let done = match &arguments.command {
+        Some(Command::Endpoint { config }) => endpoint(config),
+        None => play(&arguments.demo),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("netplane-demo: {error:#}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stdout, reason = "the show is what this program is for")]
+#[expect(clippy::print_stderr, reason = "progress is for the person who waits")]
+fn play(arguments: &DemoArguments) -> Result<()> {
+    let options = Options { sessions: arguments.sessions, keep: arguments.keep };
+    let json = arguments.json;
+    let say = |line: &str| if json { eprintln!("{line}") } else { println!("{line}") };
+    let show = |report: &Report| {
+        match json {
+            true => println!("{}", serde_json::to_string_pretty(report)?),
+            false => println!("all as it should be"),
+        }
+        Ok(())
+    };
+    demo::clean_up_on_signals()?;
+    demo::run(&demo::beside("netplane")?, options, &Audience { say: &say, show: &show })
+}
+
+#[expect(clippy::print_stdout, reason = "the counters are the result")]
+fn endpoint(config: &Path) -> Result<()> {
+    let mut listener = signals::listen()?;
+    let text = std::fs::read_to_string(config).with_context(|| format!("read {}", config.display()))?;
+    let config: EndpointConfig =
+        serde_json::from_str(&text).with_context(|| format!("configuration {}", config.display()))?;
+    let endpoint = Endpoint::start(&config)?;
+    listener.wait()?;
+    println!("{}", serde_json::to_string_pretty(&endpoint.counters())?);
+    Ok(())
 }

@@ -20,26 +20,29 @@ use std::path::Path;
 pub struct Options {
     /// Static sessions, at least the three of the examples.
     pub sessions: u32,
-    /// Leave the lab standing.
+    /// Leave the lab standing until a signal comes.
     pub keep: bool,
 }
 
-/// Runs the demo. `say` gets a line for each step.
+/// Who watches.
+pub struct Audience<'a> {
+    /// Gets a line for each step.
+    pub say: &'a dyn Fn(&str),
+    /// Gets the results, before a lab that is kept is left standing.
+    pub show: &'a dyn Fn(&Report) -> Result<()>,
+}
+
+/// Runs the demo. With `keep` it does not return: the lab stands until a signal ends the program, see
+/// [`clean_up_on_signals`].
 ///
 /// # Errors
 /// The first thing that is not as it should be. The lab is removed all the same.
-pub fn run(netplane: &Path, options: Options, say: &dyn Fn(&str)) -> Result<Report> {
+pub fn run(netplane: &Path, options: Options, audience: &Audience<'_>) -> Result<()> {
     let lab = Lab::new(netplane)?;
-    let result = play(&lab, options, say);
-    if options.keep {
-        say(&lab.keep());
-        return result;
-    }
-    say("removing the lab");
+    let played = play(&lab, options, audience);
     let removed = lab.remove();
-    let report = result?;
-    removed?;
-    Ok(report)
+    played?;
+    removed
 }
 
 /// From now on Ctrl-C removes the lab before the process ends.
@@ -51,7 +54,8 @@ pub fn clean_up_on_signals() -> Result<()> {
     Ok(())
 }
 
-fn play(lab: &Lab, options: Options, say: &dyn Fn(&str)) -> Result<Report> {
+fn play(lab: &Lab, options: Options, audience: &Audience<'_>) -> Result<()> {
+    let say = audience.say;
     say("lab: a gNB host, a node with the masters n3 and n6, a data-network host, each a network namespace");
     nads::apply(lab, options.sessions)?;
     say("applied examples/nads: default-network, n3 (access), n6 (data)");
@@ -60,6 +64,8 @@ fn play(lab: &Lab, options: Options, say: &dyn Fn(&str)) -> Result<Report> {
         "CNI ADD of pod core/upf-0 (networks: n3, n6): eth0, net1 {} {}, net2 {} {}; CHECK agrees",
         stage.pod.n3, stage.pod.n3_mac, stage.pod.n6, stage.pod.n6_mac
     ));
+    stage.start_upf()?;
+    say("in the pod runs a plain user-space UPF, unmodified");
     let agent = stage.start_agent()?;
     let sessions = stage.users.len();
     say(&format!(
@@ -69,7 +75,7 @@ fn play(lab: &Lab, options: Options, say: &dyn Fn(&str)) -> Result<Report> {
     stage.start_gnb()?;
     let echo = EchoServer::start(stage.server())?;
 
-    say("\nwith the fast path (the pod's processes do nothing: there are none)");
+    say("\nwith the fast path");
     let fast_path = with_fast_path(&stage, say)?;
     say("\nkill -9 of the agent under traffic, and a new one");
     let (agent, restart) = stage.restart(agent)?;
@@ -81,18 +87,27 @@ fn play(lab: &Lab, options: Options, say: &dyn Fn(&str)) -> Result<Report> {
     ));
     ensure!(restart.n_lost() == 0, "the restart lost datagrams: {:?}", restart.lost);
 
-    say("\nwithout it: `netplane agent --detach`, and a plain user-space UPF in the pod");
+    say("\nwithout it (netplane agent --detach): the same pod, the same UPF");
     agent.terminate()?;
     lab.detach_agent()?;
-    let user_space = without_fast_path(&mut stage, say)?;
+    let user_space = without_fast_path(&stage, say)?;
     drop(echo);
 
     say(&report::side_by_side(&fast_path.figures, &user_space.figures));
+    let report = Report { sessions: u32::try_from(sessions)?, fast_path, restart, user_space };
+    if options.keep {
+        let _agent = stage.start_agent()?;
+        (audience.show)(&report)?;
+        say(&format!("the lab stands, with the fast path on, until Ctrl-C\n{}", lab.look_around()));
+        loop {
+            std::thread::park();
+        }
+    }
     stage.stop_endpoints();
     let left = stage.detach()?;
     ensure!(left.is_empty(), "left after CNI DEL: {}", left.join(", "));
-    say("CNI DEL: no interface, no address, no record, no pin is left");
-    Ok(Report { sessions: u32::try_from(sessions)?, fast_path, restart, user_space })
+    say("CNI DEL: no interface, no address, no record, no pin is left; removing the lab");
+    (audience.show)(&report)
 }
 
 fn with_fast_path(stage: &Stage<'_>, say: &dyn Fn(&str)) -> Result<FastPathReport> {
@@ -112,26 +127,34 @@ fn with_fast_path(stage: &Stage<'_>, say: &dyn Fn(&str)) -> Result<FastPathRepor
     let figures = figures(stage)?;
     let pod = stage.pod_packets()? - pod_before;
     let sessions = stage.session_packets()? - sessions_before;
-    say(&format!("  packets: {sessions} by the fast path, {pod} into the pod"));
+    let upf = stage.upf_packets()?;
+    say(&format!("  packets: {sessions} by the fast path, {pod} into the pod, {upf} by the UPF's process"));
     // What does reach the pod is ARP and the like.
     ensure!(sessions > 1000 && pod * 100 < sessions, "packets went through the pod: {pod} of {sessions}");
-    let counters = stage.counters()?;
-    if counters.is_empty() {
-        say("  drops: none");
-    }
+    ensure!(upf == 0, "the UPF's process forwarded {upf} packets");
+    let clean = stage.counters()?;
+    ensure!(clean.is_empty(), "honest traffic was dropped: {clean:?}");
+    let counters = stage.misbehave()?;
+    say("  honest traffic: no drops; then some that is not, counted by reason:");
     for (reason, count) in &counters {
-        say(&format!("  {reason}: {count}"));
+        say(&format!("    {reason} {count}"));
     }
-    Ok(FastPathReport { judgement, figures, packets: sessions, packets_into_pod: pod, counters })
+    Ok(FastPathReport {
+        judgement,
+        figures,
+        packets: sessions,
+        packets_into_pod: pod,
+        packets_of_upf: upf,
+        counters,
+    })
 }
 
-fn without_fast_path(stage: &mut Stage<'_>, say: &dyn Fn(&str)) -> Result<UserSpaceReport> {
-    stage.start_user_space_upf()?;
-    let pod_before = stage.pod_packets()?;
+fn without_fast_path(stage: &Stage<'_>, say: &dyn Fn(&str)) -> Result<UserSpaceReport> {
+    let (pod_before, upf_before) = (stage.pod_packets()?, stage.upf_packets()?);
     let figures = figures(stage)?;
-    let pod = stage.pod_packets()? - pod_before;
-    say(&format!("  packets: {pod} into the pod"));
-    Ok(UserSpaceReport { figures, packets_into_pod: pod })
+    let (pod, upf) = (stage.pod_packets()? - pod_before, stage.upf_packets()? - upf_before);
+    say(&format!("  packets: none by the fast path, {pod} into the pod, {upf} by the UPF's process"));
+    Ok(UserSpaceReport { figures, packets_into_pod: pod, packets_of_upf: upf })
 }
 
 /// Users that send traffic: the first, the last, and some between.

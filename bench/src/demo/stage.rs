@@ -1,24 +1,26 @@
 //! The lab with a pod in it: what the demo does, and what it can see.
 
 use super::chosen;
-use super::report::Figures;
+use super::report::{Figures, Flood};
 use crate::lab::cni::{Sandbox, addresses};
-use crate::lab::endpoint::Endpoint;
+use crate::lab::endpoint::{Endpoint, Gun, Shot};
 use crate::lab::traffic::{self, Host, Stream, StreamReport};
 use crate::lab::tshark::CHECKSUM_ABSENT;
 use crate::lab::users::{self, User};
 use crate::lab::wires::{Expectation, Judgement, Pod, Tap, mac};
-use crate::lab::{Lab, Process, SERVER, wait_for};
+use crate::lab::{GNB, Lab, Namespace, Process, SERVER, wait_for};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::{Duration, Instant};
 
 /// For what must happen soon, on however busy a machine.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Of a bulk transfer.
 const BULK: Duration = Duration::from_secs(2);
+/// UDP port of RFC 863.
+const DISCARD: u16 = 9;
 
 /// The pod, its users and their endpoints.
 pub(super) struct Stage<'a> {
@@ -92,11 +94,62 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    pub(super) fn start_user_space_upf(&mut self) -> Result<()> {
+    /// The process of the UPF pod: a plain user-space UPF that knows all users. It forwards what reaches
+    /// it, so without the fast path everything.
+    pub(super) fn start_upf(&mut self) -> Result<()> {
         self.lab.pod.sysctl("net/ipv4/ip_forward", "1")?;
         let config = users::upf(&self.users, self.pod.n3);
         self.upf = Some(self.lab.pod.run(|| Endpoint::start(&config))??);
         Ok(())
+    }
+
+    /// Packets that the UPF pod's process has forwarded.
+    pub(super) fn upf_packets(&self) -> Result<u64> {
+        let counters = self.upf.as_ref().context("no UPF runs in the pod")?.counters();
+        Ok(counters.encapsulated + counters.decapsulated)
+    }
+
+    /// Packets that no honest peer sends: from a user's tunnel under another address, at the end of their
+    /// life, and in a tunnel that nobody knows. How they must be counted.
+    pub(super) fn misbehave(&self) -> Result<BTreeMap<String, u64>> {
+        let user = self.users.first().context("no users")?;
+        let honest = Shot::of(user, SocketAddrV4::new(SERVER, DISCARD), 100);
+        let shots = |shot: Shot, count: usize| vec![shot; count];
+        let wrong = [
+            ("core/n3 ue-spoofed", shots(Shot { source: Ipv4Addr::new(10, 60, 9, 9), ..honest }, 5)),
+            ("core/n3 ttl-expired", shots(Shot { ttl: 1, ..honest }, 3)),
+            ("core/n3 pass-unknown-teid", shots(Shot { teid: 0x7777_7777, ..honest }, 4)),
+        ];
+        let upf = self.pod.n3;
+        for (_, shots) in &wrong {
+            self.lab.gnb.run(|| Gun::load(GNB, upf, shots)?.fire())??;
+        }
+        let expected: BTreeMap<_, _> =
+            wrong.into_iter().map(|(name, shots)| (name.to_owned(), shots.len() as u64)).collect();
+        let counted = || {
+            let counters = self.counters()?;
+            let all = expected.iter().all(|(name, count)| counters.get(name).is_some_and(|it| it >= count));
+            Ok(all.then_some(counters))
+        };
+        let counted = wait_for("drops are counted by reason", LIMIT, counted);
+        let counted = counted.with_context(|| format!("counted: {:?}", self.counters().ok()))?;
+        ensure!(counted == expected, "drop counters are {counted:?}, should be {expected:?}");
+        Ok(counted)
+    }
+
+    /// As many G-PDUs as a socket can send, of many users, and how many come out on N6.
+    pub(super) fn flood(&self) -> Result<Flood> {
+        // Nobody reads the socket: it only keeps the server's kernel from answering by ICMP.
+        let _sink = self.lab.dn.run(|| UdpSocket::bind((SERVER, DISCARD)))??;
+        let to = SocketAddrV4::new(SERVER, DISCARD);
+        let shots: Vec<_> = self.users.iter().take(64).map(|user| Shot::of(user, to, 100)).collect();
+        let upf = self.pod.n3;
+        let mut gun = self.lab.gnb.run(|| Gun::load(GNB, upf, &shots))??;
+        let (before, start) = (received(&self.lab.dn, "n6")?, Instant::now());
+        let sent = gun.fire_for(BULK);
+        let came_out = received(&self.lab.dn, "n6")? - before;
+        let seconds = start.elapsed().as_secs_f64();
+        Ok(Flood { sent_per_second: sent as f64 / seconds, came_out_per_second: came_out as f64 / seconds })
     }
 
     pub(super) fn stop_endpoints(&mut self) {
@@ -160,7 +213,7 @@ impl<'a> Stage<'a> {
 
     /// Packets that the pod's interfaces on both networks have received.
     pub(super) fn pod_packets(&self) -> Result<u64> {
-        ["net1", "net2"].into_iter().map(|it| received(self.lab, it)).sum()
+        ["net1", "net2"].into_iter().map(|it| received(&self.lab.pod, it)).sum()
     }
 
     /// Packets that sessions have forwarded.
@@ -210,11 +263,13 @@ pub(super) fn figures(stage: &Stage<'_>) -> Result<Figures> {
     let down = traffic::tcp::bulk(user, server, false, BULK)?;
     let udp = traffic::udp::bulk(user, server, 20_000, 1000, 64)?;
     ensure!(udp.sent == udp.returned, "UDP: {udp:?}");
+    let flood = stage.flood()?;
     Ok(Figures {
         ping_ms: ping.mean_rtt_ms()?,
         tcp_up_mbit: up.mbit_per_second(),
         tcp_down_mbit: down.mbit_per_second(),
         udp_round_trips_per_second: udp.per_second(),
+        flood,
     })
 }
 
@@ -224,10 +279,11 @@ fn address(lab: &Lab, interface: &str) -> Result<Ipv4Addr> {
     first.with_context(|| format!("{interface} in the pod has no IPv4 address"))
 }
 
-fn received(lab: &Lab, interface: &str) -> Result<u64> {
-    let links = lab.pod.ip_json(&["-statistics", "link", "show", interface])?;
+/// Packets that an interface has received.
+fn received(namespace: &Namespace, interface: &str) -> Result<u64> {
+    let links = namespace.ip_json(&["-statistics", "link", "show", interface])?;
     let packets = links.first().and_then(|it| it["stats64"]["rx"]["packets"].as_u64());
-    packets.with_context(|| format!("statistics of {interface} in the pod"))
+    packets.with_context(|| format!("statistics of {interface} in {}", namespace.name()))
 }
 
 /// Names in a folder that may not be there.

@@ -270,23 +270,21 @@ impl Lab {
         std::fs::rename(&partial, self.nad_dir().join(name)).with_context(|| format!("write NAD {name}"))
     }
 
-    /// Leaves everything standing; returns what a person needs to look around and to remove it.
-    pub fn keep(self) -> String {
-        self.undo.forget();
-        let names = [&self.gnb, &self.node, &self.dn, &self.pod].map(|it| it.name().to_owned());
-        let [gnb, node, _, pod] = &names;
-        let folder = self.folder.display();
-        let deletes = names.iter().map(|it| format!("ip netns del {it}")).collect::<Vec<_>>().join("; ");
+    /// Commands by which a person looks around in the lab.
+    pub fn look_around(&self) -> String {
+        let [gnb, node, dn, pod] =
+            [&self.gnb, &self.node, &self.dn, &self.pod].map(|it| it.path().display().to_string());
+        let (netplane, socket, folder) =
+            (self.netplane.display(), self.socket().display().to_string(), self.folder.display());
+        let user = users::users(1)[0].ue;
         format!(
-            "\nthe lab is left standing\n\
-             \x20 nsenter --net=/run/netns/{gnb} tcpdump -ni n3        the gNB's wire (also: dn, n6)\n\
-             \x20 nsenter --net=/run/netns/{pod} ip address            the pod\n\
-             \x20 nsenter --net=/run/netns/{node} ip -d link show n3   the master, with its XDP program\n\
-             \x20 {} status --socket {}\n\
-             \x20 {folder}   NADs, records, logs, captures\n\
-             remove it: pkill -f {folder}; {deletes}; umount {folder}/bpf; rm -r {folder}",
-            self.netplane.display(),
-            self.socket().display(),
+            "  nsenter --net={gnb} busybox ping -I {user} {SERVER}   a user, behind the gNB\n\
+             \x20 nsenter --net={gnb} tcpdump -nvi n3                        N3, as the gNB sees it\n\
+             \x20 nsenter --net={dn} tcpdump -nvi n6                         N6, as the data network sees it\n\
+             \x20 nsenter --net={pod} ip -s address                         the pod\n\
+             \x20 nsenter --net={node} ip -d link show n3                   a master, with its XDP program\n\
+             \x20 {netplane} status --socket {socket}\n\
+             \x20 {folder}   NADs, records, addresses, the agent's log, captures"
         )
     }
 

@@ -41,13 +41,6 @@ impl UndoStack {
         Ok(made)
     }
 
-    /// Nothing will be undone any more.
-    pub(super) fn forget(&self) {
-        // The children go on without somebody who waits for them.
-        lock(&self.steps).drain(..).for_each(std::mem::forget);
-        lock(&STACKS).retain(|it| !Arc::ptr_eq(&it.steps, &self.steps));
-    }
-
     /// Undoes everything, goes on after failures, and says what could not be undone.
     pub(super) fn run(&self) -> Vec<String> {
         let problems = undo_all(&mut lock(&self.steps));

@@ -9,11 +9,14 @@ mod config;
 
 mod gtpu;
 
+mod gun;
+
 mod mmsg;
 
 mod tun;
 
 pub use config::{EndpointConfig, Role, Teid, TunConfig, Tunnel};
+pub use gun::{Gun, Shot};
 
 use anyhow::{Context, Result};
 use gtpu::Message;
