@@ -187,8 +187,9 @@ impl<'a> Stage<'a> {
         };
         let judgement = wires.judge(&expectation);
         let first = |wire: &str, frames: &[crate::lab::wires::Seen], outgoing: bool| {
-            let found =
-                frames.iter().find(|it| it.frame.outgoing == outgoing && it.fields.all("icmp.type") != "");
+            let found = frames
+                .iter()
+                .find(|it| it.frame.outgoing == outgoing && !it.fields.all("icmp.type").is_empty());
             found.map(|it| format!("{wire} {}", it.summary()))
         };
         let lines = [

@@ -1,5 +1,9 @@
 //! The integration tests of netplane, in one binary. They need root, and make and remove their own
 //! network namespaces.
 
+mod agent;
+mod attach;
 mod cases_bpf;
 mod dataplane;
+mod demo;
+mod harness;

@@ -1,0 +1,158 @@
+//! The agent as a process in a lab: what it makes of neighbours, records, NADs, signals and a crash.
+
+use netplane_bench::lab::cni::Sandbox;
+use netplane_bench::lab::{GATEWAY, GNB, Lab, Process, wait_for};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Duration;
+
+const N3: &str = include_str!("../../../examples/nads/n3.yaml");
+const N6: &str = include_str!("../../../examples/nads/n6.yaml");
+const DEFAULT: &str = include_str!("../../../examples/nads/default-network.yaml");
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn lab() -> Lab {
+    let lab = Lab::new(Path::new(env!("CARGO_BIN_EXE_netplane"))).expect("a lab");
+    for (name, text) in [("default-network.yaml", DEFAULT), ("n3.yaml", N3), ("n6.yaml", N6)] {
+        lab.write_nad(name, text.as_bytes()).expect("a NAD");
+    }
+    lab
+}
+
+fn sandbox(lab: &Lab) -> Sandbox<'_> {
+    let container_id = format!("{}-sandbox", lab.pod.name());
+    Sandbox { container_id, namespace: &lab.pod, networks: "n3, n6" }
+}
+
+/// Waits until the status is as wanted.
+#[track_caller]
+fn until(lab: &Lab, agent: &Process, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let probe = || Ok(lab.status().ok().filter(|it| wanted(it)));
+    wait_for(what, LIMIT, probe).unwrap_or_else(|error| {
+        panic!("{error}\n{:#}\n{}", lab.status().unwrap_or_default(), agent.log_tail())
+    })
+}
+
+fn list<'a>(status: &'a Value, key: &str) -> &'a [Value] {
+    status[key].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn forwarding(status: &Value, sessions: usize) -> bool {
+    status["ready"] == true
+        && list(status, "sessions").len() == sessions
+        && list(status, "sessions").iter().all(|it| it["state"] == "forwarding")
+        && list(status, "masters").iter().all(|it| it["attached"] == "native")
+}
+
+fn problems(status: &Value) -> Vec<String> {
+    let shown = |it: &Value| {
+        format!("{}: {}", it["object"].as_str().unwrap_or(""), it["message"].as_str().unwrap_or(""))
+    };
+    list(status, "problems").iter().map(shown).collect()
+}
+
+/// Identifier of the XDP program on a master.
+fn program(lab: &Lab, master: &str) -> Option<u64> {
+    let links = lab.node.ip_json(&["link", "show", master]).expect("the master");
+    links.first().and_then(|it| it.pointer("/xdp/prog/id")?.as_u64())
+}
+
+#[test]
+fn neighbours_are_resolved_and_followed() {
+    let lab = lab();
+    sandbox(&lab).add(&lab).expect("attached");
+    let agent = lab.start_agent().expect("an agent");
+    // Nobody in the pod has ever sent a packet: the agent makes its kernel resolve gNB and gateway.
+    until(&lab, &agent, "sessions forward", |it| forwarding(it, 3));
+    // The gateway is somebody else's for a while: the entry goes and nobody answers.
+    lab.dn.ip(&format!("address del {GATEWAY}/24 dev n6")).expect("the address goes");
+    lab.pod.ip(&format!("neigh del {GATEWAY} dev net2")).expect("the entry goes");
+    until(&lab, &agent, "sessions wait for their next hop", |it| {
+        list(it, "sessions").iter().all(|it| it["state"] == "next-hop-unresolved")
+    });
+    lab.dn.ip(&format!("address add {GATEWAY}/24 dev n6")).expect("the address comes back");
+    until(&lab, &agent, "sessions forward again", |it| forwarding(it, 3));
+    // The pod's interface goes down and up again.
+    lab.pod.ip("link set net1 down").expect("down");
+    until(&lab, &agent, "sessions wait for the interface", |it| !forwarding(it, 3));
+    lab.pod.ip("link set net1 up").expect("up");
+    until(&lab, &agent, "sessions forward once more", |it| forwarding(it, 3));
+    assert_eq!(GNB.octets()[3], 10, "the peer of the examples");
+    agent.terminate().expect("a clean end");
+}
+
+#[test]
+fn what_is_wrong_is_named_and_the_rest_goes_on() {
+    let lab = lab();
+    sandbox(&lab).add(&lab).expect("attached");
+    let agent = lab.start_agent().expect("an agent");
+    until(&lab, &agent, "sessions forward", |it| forwarding(it, 3));
+
+    let two_of_one_teid = N3.replace("\"0x1002\"", "\"0x1001\"");
+    lab.write_nad("n3.yaml", two_of_one_teid.as_bytes()).expect("a NAD");
+    let status = until(&lab, &agent, "a problem", |it| !problems(it).is_empty());
+    assert!(
+        problems(&status)[0].contains("session ue-2 of NAD core/n3: uplink.teid: 0x1001"),
+        "{:?}",
+        problems(&status)
+    );
+    until(&lab, &agent, "the two others forward", |it| forwarding(it, 2));
+
+    // Metadata that cannot be read leaves the last good version in force.
+    lab.write_nad("n3.yaml", N3.replace("\"access\"", "\"acess\"").as_bytes()).expect("a NAD");
+    let status =
+        until(&lab, &agent, "another problem", |it| problems(it).iter().any(|it| it.contains("acess")));
+    assert!(forwarding(&status, 2), "{status:#}");
+
+    lab.write_nad("n3.yaml", N3.as_bytes()).expect("a NAD");
+    let status = until(&lab, &agent, "all is well", |it| forwarding(it, 3));
+    assert_eq!(problems(&status), Vec::<String>::new());
+
+    sandbox(&lab).del(&lab).expect("detached");
+    until(&lab, &agent, "nothing is left", |it| {
+        list(it, "sessions").is_empty() && list(it, "masters").is_empty()
+    });
+    assert_eq!((program(&lab, "n3"), program(&lab, "n6")), (None, None));
+    agent.terminate().expect("a clean end");
+}
+
+#[test]
+fn forwarding_outlives_the_agent_until_it_is_detached() {
+    let lab = lab();
+    sandbox(&lab).add(&lab).expect("attached");
+    let agent = lab.start_agent().expect("an agent");
+    until(&lab, &agent, "sessions forward", |it| forwarding(it, 3));
+    let second = lab.start_agent().expect("started");
+    let ended = wait_for("the second agent's end", LIMIT, || second.status()).expect("it ends");
+    assert!(!ended.success());
+    assert!(second.log_tail().contains("another netplane agent is running"), "{}", second.log_tail());
+
+    agent.terminate().expect("a clean end");
+    assert!(program(&lab, "n3").is_some(), "pinned");
+    let agent = lab.start_agent().expect("an agent");
+    until(&lab, &agent, "sessions forward", |it| forwarding(it, 3));
+    agent.kill().expect("kill -9");
+    assert!(program(&lab, "n6").is_some(), "pinned");
+    lab.detach_agent().expect("detached");
+    assert_eq!((program(&lab, "n3"), program(&lab, "n6")), (None, None));
+}
+
+#[test]
+fn a_master_with_somebody_elses_program_is_a_problem_of_its_own() {
+    let lab = lab();
+    sandbox(&lab).add(&lab).expect("attached");
+    // Another owner: an agent of its own kind with pins elsewhere, killed so that its lock is free.
+    let agent = lab.start_agent().expect("an agent");
+    until(&lab, &agent, "sessions forward", |it| forwarding(it, 3));
+    agent.kill().expect("kill -9");
+    let before = program(&lab, "n3");
+    let moved = lab.folder().join("bpf/elsewhere");
+    std::fs::rename(lab.bpffs(), moved).expect("the pins are another's now");
+    let agent = lab.start_agent().expect("an agent");
+    let status = until(&lab, &agent, "a problem for each master", |it| problems(it).len() == 2);
+    for (problem, master) in problems(&status).iter().zip(["n3", "n6"]) {
+        assert!(problem.contains(&format!("attach XDP to master {master}")), "{problem}");
+        assert!(problem.contains("somebody else"), "{problem}");
+    }
+    assert_eq!(program(&lab, "n3"), before, "left alone");
+}

@@ -1,0 +1,179 @@
+//! A node and its pods as named network namespaces of one test, and the plugin called in them. All goes
+//! with the value, also on a panic.
+
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A node with the masters `n3` and `n6`, and folders of its own.
+pub(crate) struct Node {
+    prefix: String,
+    folder: tempfile::TempDir,
+    pods: u32,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        static NODES: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("nt{}x{}", std::process::id(), NODES.fetch_add(1, Ordering::Relaxed));
+        let node = Self { prefix, folder: tempfile::tempdir().expect("a folder"), pods: 0 };
+        run("ip", &["netns", "add", &node.name()]);
+        for master in ["n3", "n6"] {
+            node.ip(&format!("link add {master} type veth peer name {master}p"));
+            node.ip(&format!("link set {master} up"));
+            node.ip(&format!("link set {master}p up"));
+        }
+        std::fs::create_dir(node.folder.path().join("nads")).expect("a folder");
+        node
+    }
+
+    fn name(&self) -> String {
+        format!("{}-node", self.prefix)
+    }
+
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        ip_in(&self.name(), arguments)
+    }
+
+    pub(crate) fn records(&self) -> PathBuf {
+        self.folder.path().join("records")
+    }
+
+    pub(crate) fn ipam(&self) -> PathBuf {
+        self.folder.path().join("ipam")
+    }
+
+    pub(crate) fn nads(&self) -> PathBuf {
+        self.folder.path().join("nads")
+    }
+
+    /// A NAD `core/NAME` with this `spec.config`.
+    pub(crate) fn nad(&self, name: &str, config: &Value) {
+        let nad = json!({
+            "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+            "metadata": { "name": name, "namespace": "core" },
+            "spec": { "config": config.to_string() },
+        });
+        std::fs::write(self.nads().join(format!("{name}.json")), nad.to_string()).expect("a NAD");
+    }
+
+    /// macvlan on a master with host-local addresses in this node's folder.
+    pub(crate) fn macvlan(&self, master: &str, subnet: &str) -> Value {
+        json!({
+            "cniVersion": "1.1.0", "type": "macvlan", "master": master, "mode": "bridge",
+            "ipam": { "type": "host-local", "dataDir": self.ipam(), "subnet": subnet },
+        })
+    }
+
+    /// The networks that most tests use.
+    pub(crate) fn usual_nads(&self) {
+        self.nad("default-network", &self.macvlan("n3", "10.20.0.0/24"));
+        self.nad("n3", &self.macvlan("n3", "10.30.0.0/24"));
+        let mut n6 = self.macvlan("n6", "10.40.0.0/24");
+        n6["ipam"]["routes"] = json!([{ "dst": "0.0.0.0/0" }]);
+        self.nad("n6", &n6);
+    }
+
+    pub(crate) fn pod(&mut self) -> Pod {
+        self.pods += 1;
+        let name = format!("{}-pod{}", self.prefix, self.pods);
+        run("ip", &["netns", "add", &name]);
+        Pod { name }
+    }
+
+    /// The plugin's configuration in a version.
+    pub(crate) fn configuration(&self, version: &str, networks: &str) -> Value {
+        json!({
+            "cniVersion": version, "name": "test", "type": "netplane",
+            "nadDir": self.nads(), "cniDir": self.records(), "clusterNetwork": "core/default-network",
+            "runtimeConfig": { "io.kubernetes.cri.pod-annotations": { "k8s.v1.cni.cncf.io/networks": networks } },
+        })
+    }
+
+    /// Calls the plugin on this node.
+    pub(crate) fn call(&self, verb: &str, pod: &Pod, configuration: &Value) -> Result<Option<Value>, Value> {
+        self.call_in(verb, &pod.name, &pod.path(), &configuration.to_string())
+    }
+
+    pub(crate) fn call_in(
+        &self,
+        verb: &str,
+        container: &str,
+        netns: &Path,
+        stdin: &str,
+    ) -> Result<Option<Value>, Value> {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name())).arg(env!("CARGO_BIN_EXE_netplane"));
+        command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0");
+        command.env("CNI_NETNS", netns).env("CNI_PATH", "/opt/cni/bin");
+        command.env("CNI_ARGS", "K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("nsenter is installed");
+        child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).expect("stdin is read");
+        let output = child.wait_with_output().expect("it ends");
+        let printed = (!output.stdout.is_empty())
+            .then(|| serde_json::from_slice(&output.stdout).expect("nothing but JSON on stdout"));
+        if output.status.success() { Ok(printed) } else { Err(printed.expect("an error in JSON")) }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name()]).status();
+    }
+}
+
+/// A pod's sandbox.
+pub(crate) struct Pod {
+    pub(crate) name: String,
+}
+
+impl Pod {
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        ip_in(&self.name, arguments)
+    }
+
+    /// Names of its interfaces but `lo`.
+    pub(crate) fn interfaces(&self) -> Vec<String> {
+        let links: Value = serde_json::from_str(&self.ip("-j link show")).expect("JSON of ip");
+        let names = links.as_array().into_iter().flatten().filter_map(|it| it["ifname"].as_str());
+        names.filter(|it| *it != "lo").map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+fn ip_in(namespace: &str, arguments: &str) -> String {
+    let mut all = vec!["-n", namespace];
+    all.extend(arguments.split_whitespace());
+    run("ip", &all)
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Names of the files in a folder and its folders; none if it is not there.
+pub(crate) fn files(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            names.extend(files(&entry.path()));
+        } else {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names
+}
