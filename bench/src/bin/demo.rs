@@ -1,7 +1,7 @@
 //! `netplane-demo`: shows the main job. `cargo xtask demo` builds and runs it.
 
-use clap::Parser;
 use anyhow::{Context, Result};
+use clap::Parser;
 use clap::Subcommand;
 use netplane_bench::demo::{self, Audience, Options, Report};
 use netplane_bench::lab::endpoint::{Endpoint, EndpointConfig};
