@@ -78,7 +78,8 @@ pub(super) fn side_by_side(fast_path: &Figures, user_space: &Figures) -> String 
             user_space.udp_round_trips_per_second,
         ),
         row("flood N3 to N6, thousand packets/s", kpps(fast_path.flood), kpps(user_space.flood)),
-        "(TCP and UDP pass a gNB in user space, the same for both; the flood is sent ready-made)\n".to_owned(),
+        "(TCP and UDP pass a gNB in user space, the same for both; the flood is sent ready-made)\n"
+            .to_owned(),
     ]
     .concat()
 }

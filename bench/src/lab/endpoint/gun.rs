@@ -35,8 +35,18 @@ impl Shot {
         let mut packet = vec![0; usize::from(self.length.max(28))];
         let length = (packet.len() as u16).to_be_bytes();
         // RFC 791 §3.1: version 4, five words; do not fragment.
-        packet[..10]
-            .copy_from_slice(&[0x45, 0, length[0], length[1], 0, 0, 0x40, 0, self.ttl, libc::IPPROTO_UDP as u8]);
+        packet[..10].copy_from_slice(&[
+            0x45,
+            0,
+            length[0],
+            length[1],
+            0,
+            0,
+            0x40,
+            0,
+            self.ttl,
+            libc::IPPROTO_UDP as u8,
+        ]);
         packet[12..16].copy_from_slice(&self.source.octets());
         packet[16..20].copy_from_slice(&self.destination.ip().octets());
         let checksum = checksum(&packet[..20]);
