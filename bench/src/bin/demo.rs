@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use clap::Subcommand;
-use netplane_bench::demo::{self, Audience, Options, Report};
+use netplane_bench::demo::{self, Options, Report};
 use netplane_bench::lab::endpoint::{Endpoint, EndpointConfig};
 use netplane_bench::lab::signals;
 use std::path::{Path, PathBuf};
@@ -61,18 +61,19 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "the show is what this program is for")]
 #[expect(clippy::print_stderr, reason = "progress is for the person who waits")]
 fn play(arguments: &DemoArguments) -> Result<()> {
-    let options = Options { sessions: arguments.sessions, keep: arguments.keep };
     let json = arguments.json;
     let say = |line: &str| if json { eprintln!("{line}") } else { println!("{line}") };
-    let show = |report: &Report| {
-        match json {
-            true => println!("{}", serde_json::to_string_pretty(report)?),
-            false => println!("all as it should be"),
-        }
-        Ok(())
+    let show = |report: &Report| match serde_json::to_string_pretty(report) {
+        Ok(text) if json => println!("{text}"),
+        Ok(_) => println!("all as it should be"),
+        Err(error) => eprintln!("netplane-demo: {error}"),
     };
     demo::clean_up_on_signals()?;
-    demo::run(&demo::beside("netplane")?, options, &Audience { say: &say, show: &show })
+    let keep = arguments.keep.then_some(&show as &dyn Fn(&Report));
+    let options = Options { sessions: arguments.sessions, keep };
+    let report = demo::run(&demo::beside("netplane")?, options, &say)?;
+    show(&report);
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the counters are the result")]

@@ -16,33 +16,26 @@ use stage::{Stage, figures};
 use std::path::Path;
 
 /// What the demo is asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Static sessions, at least the three of the examples.
+#[derive(Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Static sessions; the three of the examples if fewer are asked for.
     pub sessions: u32,
-    /// Leave the lab standing until a signal comes.
-    pub keep: bool,
+    /// Leave the lab standing until a signal ends the program (see [`clean_up_on_signals`]): this gets the
+    /// results first, as [`run`] does not return then.
+    pub keep: Option<&'a dyn Fn(&Report)>,
 }
 
-/// Who watches.
-pub struct Audience<'a> {
-    /// Gets a line for each step.
-    pub say: &'a dyn Fn(&str),
-    /// Gets the results, before a lab that is kept is left standing.
-    pub show: &'a dyn Fn(&Report) -> Result<()>,
-}
-
-/// Runs the demo. With `keep` it does not return: the lab stands until a signal ends the program, see
-/// [`clean_up_on_signals`].
+/// Runs the demo. `say` gets a line for each step.
 ///
 /// # Errors
 /// The first thing that is not as it should be. The lab is removed all the same.
-pub fn run(netplane: &Path, options: Options, audience: &Audience<'_>) -> Result<()> {
+pub fn run(netplane: &Path, options: Options<'_>, say: &dyn Fn(&str)) -> Result<Report> {
     let lab = Lab::new(netplane)?;
-    let played = play(&lab, options, audience);
+    let played = play(&lab, options, say);
     let removed = lab.remove();
-    played?;
-    removed
+    let report = played?;
+    removed?;
+    Ok(report)
 }
 
 /// From now on Ctrl-C removes the lab before the process ends.
@@ -54,8 +47,7 @@ pub fn clean_up_on_signals() -> Result<()> {
     Ok(())
 }
 
-fn play(lab: &Lab, options: Options, audience: &Audience<'_>) -> Result<()> {
-    let say = audience.say;
+fn play(lab: &Lab, options: Options<'_>, say: &dyn Fn(&str)) -> Result<Report> {
     say("lab: a gNB host, a node with the masters n3 and n6, a data-network host, each a network namespace");
     nads::apply(lab, options.sessions)?;
     say("applied examples/nads: default-network, n3 (access), n6 (data)");
@@ -95,9 +87,9 @@ fn play(lab: &Lab, options: Options, audience: &Audience<'_>) -> Result<()> {
 
     say(&report::side_by_side(&fast_path.figures, &user_space.figures));
     let report = Report { sessions: u32::try_from(sessions)?, fast_path, restart, user_space };
-    if options.keep {
+    if let Some(show) = options.keep {
         let _agent = stage.start_agent()?;
-        (audience.show)(&report)?;
+        show(&report);
         say(&format!("the lab stands, with the fast path on, until Ctrl-C\n{}", lab.look_around()));
         loop {
             std::thread::park();
@@ -107,7 +99,7 @@ fn play(lab: &Lab, options: Options, audience: &Audience<'_>) -> Result<()> {
     let left = stage.detach()?;
     ensure!(left.is_empty(), "left after CNI DEL: {}", left.join(", "));
     say("CNI DEL: no interface, no address, no record, no pin is left; removing the lab");
-    (audience.show)(&report)
+    Ok(report)
 }
 
 fn with_fast_path(stage: &Stage<'_>, say: &dyn Fn(&str)) -> Result<FastPathReport> {

@@ -56,3 +56,27 @@ fn session(user: &User) -> Value {
         "downlink": downlink,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netplane::nad::fast_path::FastPath;
+    use std::path::Path;
+
+    #[test]
+    fn the_first_users_are_those_of_the_example() {
+        let mut loaded = Loaded::default();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/nads/n3.yaml");
+        load_file(Path::new(path), &mut loaded);
+        assert_eq!(loaded.problems, []);
+        let (_, nad) = &loaded.nads[0];
+        let metadata = FastPath::parse(&nad.annotations[FAST_PATH_ANNOTATION]).unwrap();
+        assert_eq!(metadata.sessions.len(), EXAMPLE_SESSIONS as usize);
+        for (session, user) in metadata.sessions.iter().zip(users(EXAMPLE_SESSIONS)) {
+            let (uplink, downlink) = (session.uplink.as_ref().unwrap(), session.downlink.as_ref().unwrap());
+            assert_eq!(session.ue4, Some(user.ue));
+            assert_eq!((uplink.teid, downlink.teid), (user.uplink.0, user.downlink.0));
+            assert_eq!((downlink.peer, downlink.qfi), (GNB, user.qfi));
+        }
+    }
+}

@@ -3,7 +3,9 @@
 use super::command::NSENTER;
 use super::{Lab, Namespace};
 use anyhow::{Context, Result, bail, ensure};
+use ipnet::IpNet;
 use serde_json::{Value, json};
+use std::net::IpAddr;
 
 /// The configuration that the plugin gets: `examples/cni/00-netplane.conf`.
 const CONFIGURATION: &str = include_str!("../../../examples/cni/00-netplane.conf");
@@ -91,6 +93,17 @@ fn check_result(result: &Value, namespace: &Namespace) -> Result<()> {
         let name = interface.and_then(|it| it["name"].as_str()).context("an address of no interface")?;
         let address = ip["address"].as_str().context("an address that is no string")?;
         ensure!(addresses(namespace, name)?.iter().any(|it| it == address), "{address} is not on {name}");
+    }
+    // Both may be absent: `null` has no elements.
+    let parses =
+        |value: &Value| value.is_null() || value.as_str().is_some_and(|it| it.parse::<IpAddr>().is_ok());
+    for ip in result["ips"].as_array().into_iter().flatten() {
+        ensure!(parses(&ip["gateway"]), "gateway {} is no address", ip["gateway"]);
+    }
+    for route in result["routes"].as_array().into_iter().flatten() {
+        let destination = route["dst"].as_str().and_then(|it| it.parse::<IpNet>().ok());
+        ensure!(destination.is_some(), "route's destination {} is no prefix", route["dst"]);
+        ensure!(parses(&route["gw"]), "route's gateway {} is no address", route["gw"]);
     }
     Ok(())
 }

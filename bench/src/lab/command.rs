@@ -1,9 +1,16 @@
 //! Running the system's tools. A tool that is not installed is an error that names its package.
 
+use super::undo::lock;
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::thread::ThreadId;
 
 /// A program of the system and the Debian package that has it.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +60,7 @@ impl Tool {
     /// It is not installed, or its pipes break.
     pub fn finish(self, command: &mut Command, input: &[u8]) -> Result<Output> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| self.explain(error))?;
+        let (mut child, _running) = Running::spawn(command).map_err(|error| self.explain(error))?;
         let mut stdin = child.stdin.take().context("stdin is piped")?;
         // A program that fails early closes its stdin; its status says more than the broken pipe.
         match stdin.write_all(input) {
@@ -81,6 +88,51 @@ impl Tool {
         std::env::var_os("PATH").is_some_and(|path| {
             std::env::split_paths(&path).any(|folder| folder.join(self.program).is_file())
         })
+    }
+}
+
+/// Process ids of the commands that threads of this process wait for.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// The thread that ends this process; no other thread may start a command any more.
+static ENDING: OnceLock<ThreadId> = OnceLock::new();
+
+/// An entry in [`RUNNING`].
+struct Running(u32);
+
+impl Running {
+    /// Starts the command, or never returns if this process is ending.
+    fn spawn(command: &mut Command) -> std::io::Result<(Child, Self)> {
+        let mut running = lock(&RUNNING);
+        if ENDING.get().is_some_and(|thread| *thread != std::thread::current().id()) {
+            drop(running);
+            loop {
+                std::thread::park();
+            }
+        }
+        let child = command.spawn()?;
+        let pid = child.id();
+        running.insert(pid);
+        Ok((child, Self(pid)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        lock(&RUNNING).remove(&self.0);
+    }
+}
+
+/// Kills all commands that threads of this process wait for, and lets no other thread start one.
+pub(super) fn end_all() {
+    let running = lock(&RUNNING);
+    // Set once: only the thread that ends the process comes here.
+    let _set = ENDING.set(std::thread::current().id());
+    for pid in running.iter().filter_map(|pid| i32::try_from(*pid).ok()).map(Pid::from_raw) {
+        // Fails for one that has ended; its number is not given to another process so soon.
+        let _killed = kill(pid, Signal::SIGKILL);
+        // Until it is gone or a zombie; the thread that waits for it takes it away.
+        let _ended = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
     }
 }
 

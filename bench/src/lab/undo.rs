@@ -49,14 +49,15 @@ impl UndoStack {
     }
 }
 
-/// Undoes what all labs of this process have made. The locks stay held until the process ends, so that
-/// a thread that is still building cannot make anything more.
+/// Undoes what all labs of this process have made, after killing the commands that it waits for. The
+/// stacks stay locked until the process ends, so that a thread that is still building cannot make anything
+/// more.
 pub(super) fn run_all_and_exit(status: i32) -> ! {
     let stacks = lock(&STACKS);
-    for stack in stacks.iter() {
-        let mut steps = lock(&stack.steps);
-        undo_all(&mut steps);
-        std::mem::forget(steps);
+    let mut all_steps: Vec<_> = stacks.iter().map(|stack| lock(&stack.steps)).collect();
+    super::command::end_all();
+    for steps in &mut all_steps {
+        undo_all(steps);
     }
     std::process::exit(status);
 }
