@@ -21,12 +21,19 @@ pub enum AttachError {
     Selection(#[from] SelectionError),
     #[error("network {network}: no such NAD in {}", dir.display())]
     NoNad { network: String, dir: PathBuf },
-    #[error("clusterNetwork \"{network}\": neither a NAD, nor a name in {}, nor a file or directory", conf_dir.display())]
+    #[error(
+        "network {network}: pods of namespace {pod} may not use it: namespaceIsolation is set and its \
+         namespace is not in globalNamespaces"
+    )]
+    Isolated { network: String, pod: String },
+    #[error("network \"{network}\": neither a NAD, nor a name in {}, nor a file or directory", conf_dir.display())]
     NoClusterNetwork { network: String, conf_dir: PathBuf },
     #[error("network {network}: {key}: {problem}")]
     Config { network: String, key: &'static str, problem: String },
     #[error("network {network}: interface {interface} is asked for twice")]
     NameTwice { network: String, interface: String },
+    #[error("network {network}: default-route is asked for on network {other}, too; only one can have it")]
+    DefaultRoutes { network: String, other: String },
     #[error("container {container_id} is attached already as {interface}; DEL comes first")]
     Twice { container_id: String, interface: String },
     #[error("network {network}: interface {interface} is already in the container")]

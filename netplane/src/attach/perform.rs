@@ -6,7 +6,7 @@ use super::default_route;
 use super::detach;
 use super::plan::Delegate;
 use super::record::{Attachment, AttachmentRecord, PodRef, RECORD_VERSION};
-use super::store::RecordStore;
+use super::store::{Found, RecordStore};
 use crate::netlink::netns::Netns;
 use crate::plugins::result::CniResult;
 use crate::plugins::{self, Call, Verb};
@@ -29,6 +29,19 @@ impl Container {
         Self { call, pod: record.pod.clone() }
     }
 
+    /// A record of these delegates as they are before they have done anything.
+    pub fn record(&self, delegates: &[Delegate]) -> AttachmentRecord {
+        AttachmentRecord {
+            version: RECORD_VERSION,
+            container_id: self.call.container_id.clone(),
+            interface: self.call.interface.clone(),
+            netns: self.call.netns.clone().unwrap_or_default(),
+            pod: self.pod.clone(),
+            complete: false,
+            attachments: delegates.iter().map(begun).collect(),
+        }
+    }
+
     /// The parameters for one delegate.
     pub(super) fn call_for(&self, interface: &str) -> Call {
         Call { interface: interface.to_owned(), ..self.call.clone() }
@@ -45,7 +58,7 @@ pub fn perform(
     records: &RecordStore,
 ) -> Result<CniResult, AttachError> {
     let call = &container.call;
-    if let Some(left) = records.load(&call.container_id, &call.interface)? {
+    if let Found::Record(left) = records.load(&call.container_id, &call.interface)? {
         if left.complete {
             let (container_id, interface) = (call.container_id.clone(), call.interface.clone());
             return Err(AttachError::Twice { container_id, interface });
@@ -54,15 +67,7 @@ pub fn perform(
         detach::detach(&container.at(&left), &left, records)?;
     }
     check_container(container, delegates)?;
-    let mut record = AttachmentRecord {
-        version: RECORD_VERSION,
-        container_id: call.container_id.clone(),
-        interface: call.interface.clone(),
-        netns: call.netns.clone().unwrap_or_default(),
-        pod: container.pod.clone(),
-        complete: false,
-        attachments: Vec::new(),
-    };
+    let mut record = container.record(&[]);
     let attached = attach_all(container, delegates, records, &mut record);
     if let Err(error) = attached {
         // The first failure is the answer; what the rollback could not do stays in the record for DEL.
@@ -108,14 +113,8 @@ fn attach_all(
     records.save(record)
 }
 
-/// One delegate. When it fails it has been undone already, and its attachment is out of the record.
-fn attach(
-    container: &Container,
-    delegate: &Delegate,
-    records: &RecordStore,
-    record: &mut AttachmentRecord,
-) -> Result<(), AttachError> {
-    record.attachments.push(Attachment {
+fn begun(delegate: &Delegate) -> Attachment {
+    Attachment {
         network: delegate.network.clone(),
         label: delegate.label.clone(),
         interface: delegate.interface.clone(),
@@ -126,7 +125,17 @@ fn attach(
         mac: None,
         ips: Vec::new(),
         master: None,
-    });
+    }
+}
+
+/// One delegate. When it fails it has been undone already, and its attachment is out of the record.
+fn attach(
+    container: &Container,
+    delegate: &Delegate,
+    records: &RecordStore,
+    record: &mut AttachmentRecord,
+) -> Result<(), AttachError> {
+    record.attachments.push(begun(delegate));
     records.save(record)?;
     let call = container.call_for(&delegate.interface);
     let mut result = None;

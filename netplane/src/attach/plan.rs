@@ -202,6 +202,15 @@ pub fn delegate(
                 .ok_or_else(|| source.wrong("plugins", "must hold objects"))?
         }
     };
+    if overrides.cni_args.is_some() {
+        let sound = |it: Option<&Value>| it.is_none_or(|it| it.is_object() || it.is_null());
+        let args = |it: &Map<String, Value>| {
+            sound(it.get("args")) && sound(it.get("args").and_then(|it| it.get("cni")))
+        };
+        if !plugins.iter().all(args) {
+            return Err(source.wrong("args", "must be an object, and its cni, too: cni-args go into it"));
+        }
+    }
     let plugins: Vec<_> = plugins.into_iter().map(|it| plugin(it, name, version, overrides)).collect();
     for plugin in &plugins {
         if plugin.get("type").and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -246,7 +255,14 @@ fn plugin(mut config: Map<String, Value>, name: &str, version: Version, override
         config.insert("runtimeConfig".to_owned(), Value::Object(runtime));
     }
     if let Some(cni_args) = &overrides.cni_args {
-        let args = config.entry("args").or_insert_with(|| json!({}));
+        let args = config
+            .entry("args")
+            .and_modify(|it| {
+                if it.is_null() {
+                    *it = json!({})
+                }
+            })
+            .or_insert_with(|| json!({}));
         let mut cni = args.get("cni").and_then(Value::as_object).cloned().unwrap_or_default();
         cni.extend(cni_args.iter().map(|(key, it)| (key.clone(), it.clone())));
         if let Some(args) = args.as_object_mut() {
@@ -256,21 +272,39 @@ fn plugin(mut config: Map<String, Value>, name: &str, version: Version, override
     Value::Object(config)
 }
 
-/// The names of the selections' interfaces: `net1`, `net2`, … by position, unless one is asked for.
+/// A network that is wanted beside the default one.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub source: Source,
+    /// The interface name that the pod asks for.
+    pub interface: Option<String>,
+    pub overrides: Overrides,
+}
+
+/// The delegates of these networks. Their interfaces are `net1`, `net2`, … by position, unless a name is
+/// asked for; `taken` is the default network's.
 ///
 /// # Errors
-/// Two of one name, or the default network's.
-pub fn names(selections: &[NetworkSelection], taken: &[String]) -> Result<Vec<String>, AttachError> {
-    let mut used: BTreeSet<String> = taken.iter().cloned().collect();
-    let mut names = Vec::new();
-    for (number, selection) in (1..).zip(selections) {
-        let name = selection.interface.clone().unwrap_or_else(|| format!("net{number}"));
-        if !used.insert(name.clone()) {
-            return Err(AttachError::NameTwice { network: selection.network.to_string(), interface: name });
+/// Two interfaces of one name, two default routes, or a configuration that is wrong.
+pub fn delegates(wanted: &[Wanted], taken: Option<&str>) -> Result<Vec<Delegate>, AttachError> {
+    let mut used: BTreeSet<String> = taken.map(str::to_owned).into_iter().collect();
+    let mut delegates: Vec<Delegate> = Vec::new();
+    for (number, wanted) in (1..).zip(wanted) {
+        let network = || wanted.source.label.clone();
+        let interface = wanted.interface.clone().unwrap_or_else(|| format!("net{number}"));
+        if !used.insert(interface.clone()) {
+            return Err(AttachError::NameTwice { network: network(), interface });
         }
-        names.push(name);
+        let delegate = delegate(&wanted.source, interface, false, &wanted.overrides)?;
+        // NPWG standard §4.1.2.1.9.
+        if let Some(other) = delegates.iter().find(|it| it.default_route.is_some())
+            && delegate.default_route.is_some()
+        {
+            return Err(AttachError::DefaultRoutes { network: network(), other: other.label.clone() });
+        }
+        delegates.push(delegate);
     }
-    Ok(names)
+    Ok(delegates)
 }
 
 #[cfg(test)]
@@ -334,12 +368,38 @@ mod tests {
         }
     }
 
+    fn planned(annotation: &str, taken: Option<&str>) -> Result<Vec<String>, String> {
+        let selections = selection::parse(annotation, "core").expect("selections");
+        let wanted = |selection: &NetworkSelection| Wanted {
+            source: source(r#"{"type":"bridge"}"#),
+            interface: selection.interface.clone(),
+            overrides: Overrides::of_selection(selection),
+        };
+        let delegates = delegates(&selections.iter().map(wanted).collect::<Vec<_>>(), taken);
+        let names = |delegates: Vec<Delegate>| delegates.into_iter().map(|it| it.interface).collect();
+        delegates.map(names).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn names_by_position_and_no_name_twice() {
-        let parse = |text| selection::parse(text, "core").expect("selections");
-        let taken = ["eth0".to_owned()];
-        assert_eq!(names(&parse("a,b@x,c"), &taken).expect("names"), ["net1", "x", "net3"]);
-        assert!(names(&parse("a@eth0"), &taken).is_err());
-        assert!(names(&parse("a@net2,b"), &taken).is_err());
+        let names = planned("a,b@x,c", Some("eth0")).expect("names");
+        assert_eq!(names, ["net1", "x", "net3"]);
+        assert_eq!(planned("a,a", None).expect("one network twice"), ["net1", "net2"]);
+        assert!(planned("a@eth0", Some("eth0")).is_err());
+        assert!(planned("a@net2,b", None).is_err());
+    }
+
+    #[test]
+    fn one_default_route_only() {
+        let two = r#"[{"name":"a","default-route":["10.0.0.1"]},{"name":"b","default-route":[]}]"#;
+        let error = planned(two, None).expect_err("two");
+        assert!(error.contains("only one can have it"), "{error}");
+    }
+
+    #[test]
+    fn args_that_are_no_object_are_named() {
+        let error = plan(r#"{"type":"a","args":7}"#, r#"[{"name":"n3","cni-args":{"y":2}}]"#);
+        let error = error.expect_err("no object").to_string();
+        assert!(error.contains("core/n3: args: must be an object"), "{error}");
     }
 }

@@ -3,14 +3,24 @@
 
 use super::AttachError;
 use super::record::{AttachmentRecord, RECORD_VERSION};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The folder of records.
 #[derive(Clone, Debug)]
 pub struct RecordStore {
     folder: PathBuf,
+}
+
+/// What there is for a container's interface.
+#[derive(Debug, PartialEq)]
+pub enum Found {
+    Record(Box<AttachmentRecord>),
+    Nothing,
+    /// The record was damaged, and is now called `*.corrupt`: it must not stand in the way of DEL for ever.
+    SetAside,
 }
 
 impl RecordStore {
@@ -22,31 +32,17 @@ impl RecordStore {
         self.folder.join(format!("{container_id}-{interface}.json"))
     }
 
-    /// The record of a container's interface, `None` if there is none. A damaged one is set aside under
-    /// another name, with a warning: it must not stand in the way of DEL for ever.
+    /// The record of a container's interface. A damaged one is set aside, with a warning.
     ///
     /// # Errors
     /// It cannot be read, or is of a newer version.
-    pub fn load(&self, container_id: &str, interface: &str) -> Result<Option<AttachmentRecord>, AttachError> {
-        let path = self.path(container_id, interface);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(AttachError::File { operation: "read", path, source }),
-        };
-        match parse(&text) {
-            Ok(record) => Ok(Some(record)),
-            Err(Unreadable::Newer(version)) => {
-                let message = format!("it has version {version}, this netplane knows up to {RECORD_VERSION}");
-                Err(AttachError::File { operation: "use", path, source: io::Error::other(message) })
+    pub fn load(&self, container_id: &str, interface: &str) -> Result<Found, AttachError> {
+        match read(&self.path(container_id, interface))? {
+            // "a" with "b-c" and "a-b" with "c" have one file name; they are not each other's.
+            Found::Record(it) if it.container_id != container_id || it.interface != interface => {
+                Ok(Found::Nothing)
             }
-            Err(Unreadable::Damaged(error)) => {
-                let aside = path.with_extension("corrupt");
-                tracing::warn!(%error, path = %path.display(), aside = %aside.display(), "damaged record set aside");
-                let renamed = fs::rename(&path, &aside);
-                renamed.map_err(|source| AttachError::File { operation: "set aside", path, source })?;
-                Ok(None)
-            }
+            found => Ok(found),
         }
     }
 
@@ -78,13 +74,67 @@ impl RecordStore {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(AttachError::File { operation: "remove", path, source })
             }
-            _ => Ok(()),
+            Err(_) => Ok(()),
+            // Else a power cut could bring it back, and the agent would see a pod that is gone.
+            Ok(()) => sync_folder(&self.folder).map_err(|source| AttachError::File {
+                operation: "remove",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// All records that can be read, for GC. Damaged ones are set aside.
+    ///
+    /// # Errors
+    /// The folder or a record cannot be read.
+    pub fn all(&self) -> Result<Vec<AttachmentRecord>, AttachError> {
+        let failed = |source| AttachError::File { operation: "list", path: self.folder.clone(), source };
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(failed(source)),
+        };
+        let mut paths: Vec<_> = entries.into_iter().map(|it| it.path()).collect();
+        paths.retain(|it| it.extension().is_some_and(|extension| extension == "json"));
+        paths.sort();
+        let mut records = Vec::new();
+        for path in paths {
+            if let Found::Record(record) = read(&path)? {
+                records.push(*record);
+            }
+        }
+        Ok(records)
+    }
+}
+
+fn read(path: &Path) -> Result<Found, AttachError> {
+    let failed = |operation, source| AttachError::File { operation, path: path.to_owned(), source };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        // Bytes that are no text are damage as well.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
+        Err(source) => return Err(failed("read", source)),
+    };
+    match parse(&text) {
+        Ok(record) => Ok(Found::Record(Box::new(record))),
+        Err(Unreadable::Newer(version)) => {
+            let message = format!("it has version {version}, this netplane knows up to {RECORD_VERSION}");
+            Err(failed("use", io::Error::other(message)))
+        }
+        Err(Unreadable::Damaged(error)) => {
+            let aside = path.with_extension("corrupt");
+            tracing::warn!(%error, path = %path.display(), aside = %aside.display(), "damaged record set aside");
+            fs::rename(path, &aside).map_err(|source| failed("set aside", source))?;
+            Ok(Found::SetAside)
         }
     }
 }
 
 fn write_synced(path: &Path, record: &AttachmentRecord) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    // For root only: configurations of plugins may hold secrets.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     serde_json::to_writer(&mut file, record)?;
     file.flush()?;
     file.sync_all()
@@ -136,12 +186,14 @@ mod tests {
     fn saved_loaded_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = RecordStore::new(folder.path().join("made"));
-        assert_eq!(store.load("abc", "eth0").expect("nothing"), None);
+        assert_eq!(store.load("abc", "eth0").expect("nothing"), Found::Nothing);
         store.save(&record()).expect("saved");
-        assert_eq!(store.load("abc", "eth0").expect("loaded"), Some(record()));
+        assert_eq!(store.load("abc", "eth0").expect("loaded"), Found::Record(Box::new(record())));
+        assert_eq!(store.all().expect("listed"), [record()]);
         store.remove("abc", "eth0").expect("removed");
         store.remove("abc", "eth0").expect("removed twice");
-        assert_eq!(store.load("abc", "eth0").expect("nothing"), None);
+        assert_eq!(store.load("abc", "eth0").expect("nothing"), Found::Nothing);
+        assert_eq!(store.all().expect("listed"), []);
     }
 
     #[test]
@@ -149,7 +201,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = RecordStore::new(folder.path());
         fs::write(folder.path().join("abc-eth0.json"), "{\"version\":1,\"cont").expect("a file");
-        assert_eq!(store.load("abc", "eth0").expect("set aside"), None);
+        assert_eq!(store.load("abc", "eth0").expect("set aside"), Found::SetAside);
         assert!(folder.path().join("abc-eth0.corrupt").exists());
     }
 

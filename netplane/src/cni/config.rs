@@ -4,10 +4,10 @@ use super::error::CniError;
 use crate::attach::AttachError;
 use crate::attach::plan::{Places, Source};
 use crate::attach::record::DEFAULT_RECORD_DIR;
-use crate::nad::selection::NETWORKS_ANNOTATION;
 use crate::plugins::version::Version;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// The capability by which containerd passes a pod's annotations.
@@ -27,6 +27,18 @@ pub(super) struct Config {
     cluster_network: Option<String>,
     delegates: Vec<Value>,
     runtime_config: Map<String, Value>,
+    namespace_isolation: bool,
+    global_namespaces: String,
+    pub(super) previous: Option<Value>,
+    valid_attachments: Option<Vec<ValidAttachment>>,
+}
+
+/// What GC is to leave alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) struct ValidAttachment {
+    #[serde(rename = "containerID")]
+    pub(super) container_id: String,
+    pub(super) ifname: String,
 }
 
 /// As it is written.
@@ -46,15 +58,24 @@ struct Raw {
     #[serde(default)]
     cluster_network: Option<String>,
     #[serde(default)]
-    default_networks: Vec<String>,
+    default_networks: Option<Vec<String>>,
     #[serde(default)]
     system_namespaces: Option<Vec<String>>,
     #[serde(default)]
     multus_namespace: Option<String>,
     #[serde(default)]
-    delegates: Vec<Value>,
+    delegates: Option<Vec<Value>>,
     #[serde(default)]
-    runtime_config: Map<String, Value>,
+    runtime_config: Option<Map<String, Value>>,
+    #[serde(default)]
+    namespace_isolation: bool,
+    /// Separated by commas.
+    #[serde(default)]
+    global_namespaces: String,
+    #[serde(default)]
+    prev_result: Option<Value>,
+    #[serde(default, rename = "cni.dev/valid-attachments")]
+    valid_attachments: Option<Vec<ValidAttachment>>,
 }
 
 impl Config {
@@ -75,33 +96,58 @@ impl Config {
             cni_dir: or(raw.cni_dir, DEFAULT_RECORD_DIR),
             conf_dir: or(raw.conf_dir, "/etc/cni/multus/net.d"),
             bin_dir: raw.bin_dir,
-            default_networks: raw.default_networks,
+            default_networks: raw.default_networks.unwrap_or_default(),
             system_namespaces: raw.system_namespaces.unwrap_or_else(|| vec!["kube-system".to_owned()]),
             multus_namespace: raw.multus_namespace.unwrap_or_else(|| "kube-system".to_owned()),
             cluster_network: raw.cluster_network.filter(|it| !it.is_empty()),
-            delegates: raw.delegates,
-            runtime_config: raw.runtime_config,
+            delegates: raw.delegates.unwrap_or_default(),
+            runtime_config: raw.runtime_config.unwrap_or_default(),
+            namespace_isolation: raw.namespace_isolation,
+            global_namespaces: raw.global_namespaces,
+            previous: raw.prev_result,
+            valid_attachments: raw.valid_attachments,
         })
     }
 
-    /// The pod's default network, if the configuration has one: `clusterNetwork`, else the first of
-    /// `delegates`.
-    pub(super) fn default_network(&self, places: &Places<'_>) -> Result<Option<Source>, AttachError> {
+    /// The networks that the configuration has for every pod, the default network first: `clusterNetwork`,
+    /// else all of `delegates`.
+    pub(super) fn cluster_networks(&self, places: &Places<'_>) -> Result<Vec<Source>, AttachError> {
         if let Some(name) = &self.cluster_network {
-            return places.cluster_network(name).map(Some);
+            return places.cluster_network(name).map(|it| vec![it]);
         }
-        Ok(self.delegates.first().map(|delegate| Source {
+        let delegates = self.delegates.iter().enumerate().map(|(number, delegate)| Source {
             network: None,
-            label: "delegates[0]".to_owned(),
+            label: format!("delegates[{number}]"),
             config: delegate.to_string(),
             name: String::new(),
-        }))
+        });
+        Ok(delegates.collect())
     }
 
-    /// The pod's selections, where the runtime passes annotations.
-    pub(super) fn networks_annotation(&self) -> Option<String> {
-        let annotations = self.runtime_config.get(POD_ANNOTATIONS)?;
-        annotations.get(NETWORKS_ANNOTATION)?.as_str().map(str::to_owned)
+    /// One of the pod's annotations, where the runtime passes them.
+    pub(super) fn annotation(&self, name: &str) -> Result<Option<&str>, CniError> {
+        match self.runtime_config.get(POD_ANNOTATIONS).and_then(|it| it.get(name)) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => {
+                Err(CniError::config(format!("runtimeConfig: annotation {name} is {other}, no string")))
+            }
+        }
+    }
+
+    /// Whether pods of `pod` may not use NADs of `network` (`namespaceIsolation`).
+    pub(super) fn isolates(&self, pod: &str, network: &str) -> bool {
+        let global = || self.global_namespaces.split(',').any(|it| it.trim() == network);
+        self.namespace_isolation && pod != network && !global()
+    }
+
+    /// What GC is to leave alone.
+    ///
+    /// # Errors
+    /// The runtime has not said: that cannot mean "nothing".
+    pub(super) fn valid_attachments(&self) -> Result<BTreeSet<ValidAttachment>, CniError> {
+        let valid = self.valid_attachments.clone().map(BTreeSet::from_iter);
+        valid.ok_or_else(|| CniError::config("cni.dev/valid-attachments is missing: GC needs it"))
     }
 
     /// What the runtime passes for the default network (NPWG standard §7.5).
@@ -112,9 +158,12 @@ impl Config {
     }
 
     /// # Errors
-    /// CHECK in a version that has none.
-    pub(super) fn allow_check(&self) -> Result<(), CniError> {
-        if self.version.has_check() { Ok(()) } else { Err(CniError::version_without_check(self.version)) }
+    /// The command came with a later version than the one that is asked for.
+    pub(super) fn allow(&self, command: &str, since: Version) -> Result<(), CniError> {
+        if self.version >= since {
+            return Ok(());
+        }
+        Err(CniError::command_of_later_version(command, since, self.version))
     }
 }
 

@@ -49,11 +49,15 @@ impl CniError {
         )
     }
 
-    pub(super) fn version_without_check(version: Version) -> Self {
+    pub(super) fn command_of_later_version(command: &str, since: Version, asked: Version) -> Self {
         Self::new(
             code::INCOMPATIBLE_VERSION,
-            format!("CHECK came with CNI 0.4.0, this is {}", version.name()),
+            format!("{command} came with CNI {}, this is {}", since.name(), asked.name()),
         )
+    }
+
+    pub(super) fn previous(error: PluginError) -> Self {
+        Self { code: error.code, message: format!("prevResult: {}", error.message), details: error.details }
     }
 
     pub(super) fn unknown_container(id: &str) -> Self {
@@ -82,6 +86,8 @@ impl From<AttachError> for CniError {
             | AttachError::NoNad { .. }
             | AttachError::NoClusterNetwork { .. }
             | AttachError::Config { .. }
+            | AttachError::Isolated { .. }
+            | AttachError::DefaultRoutes { .. }
             | AttachError::NameTwice { .. }
             | AttachError::Twice { .. } => code::INVALID_CONFIG,
         };

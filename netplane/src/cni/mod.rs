@@ -2,18 +2,18 @@
 
 mod config;
 mod error;
+mod networks;
 mod request;
 
+use crate::attach::AttachError;
 use crate::attach::detach;
 use crate::attach::perform::{Container, perform};
-use crate::attach::plan::{self, Delegate, Overrides, Places};
 use crate::attach::record::PodRef;
-use crate::attach::store::RecordStore;
-use crate::nad::dir;
-use crate::nad::selection;
+use crate::attach::store::{Found, RecordStore};
 use crate::plugins::Call;
+use crate::plugins::result::CniResult;
 use crate::plugins::version::Version;
-use config::Config;
+use config::{Config, ValidAttachment};
 use error::CniError;
 use request::{Command, Request};
 use serde_json::{Value, json};
@@ -60,38 +60,91 @@ fn answer(env: &dyn Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Option<V
 
 fn dispatch(request: &Request, config: &Config) -> Result<Option<Value>, CniError> {
     let records = RecordStore::new(&config.cni_dir);
-    let container = container(request, config);
-    let load = || records.load(&request.container_id, &request.interface);
     match request.command {
-        Command::Add => {
-            let delegates = delegates(request, config)?;
-            let result = perform(&container, &delegates, &records)?;
-            Ok(Some(result.to_json(config.version)))
-        }
-        Command::Del => {
-            // Without a record there is nothing that this plugin made, or all is down already.
-            if let Some(record) = load()? {
-                detach::detach(&container, &record, &records)?;
-            }
-            Ok(None)
-        }
-        Command::Check => {
-            config.allow_check()?;
-            let record = load()?.filter(|it| it.complete);
-            let record = record.ok_or_else(|| CniError::unknown_container(&request.container_id))?;
-            detach::check(&container, &record)?;
-            Ok(None)
-        }
+        Command::Add => return add(request, config, &records).map(Some),
+        Command::Del => del(request, config, &records)?,
+        Command::Check => check(request, config, &records)?,
         Command::Status => {
-            delegates_of_node(config)?;
-            Ok(None)
+            config.allow("STATUS", Version::V1_1_0)?;
+            networks::check_default(config)?;
         }
-        Command::Version => Ok(None),
+        Command::Gc => gc(request, config, &records)?,
+        Command::Version => {}
+    }
+    Ok(None)
+}
+
+fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Value, CniError> {
+    let previous =
+        config.previous.as_ref().map(CniResult::from_json).transpose().map_err(CniError::previous)?;
+    let delegates = networks::delegates(request, config)?;
+    let has_default = delegates.iter().any(|it| it.default);
+    let result = perform(&container(request, config), &delegates, records)?;
+    // Behind other plugins in a list, and with no default network of its own, theirs is the result.
+    let result = previous.filter(|_| !has_default).unwrap_or(result);
+    Ok(result.to_json(config.version))
+}
+
+fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
+    let container = container(request, config);
+    match records.load(&request.container_id, &request.interface)? {
+        Found::Record(record) => Ok(detach::detach(&container, &record, records)?),
+        // There is nothing that this plugin made, or all is down already.
+        Found::Nothing => Ok(()),
+        // What the record would say is lost. What the same request would make now is the best guess.
+        Found::SetAside => match networks::delegates(request, config) {
+            Ok(delegates) => Ok(detach::detach(&container, &container.record(&delegates), records)?),
+            Err(error) => {
+                tracing::warn!(error = error.message, "nothing is known of what there is to take down");
+                Ok(())
+            }
+        },
+    }
+}
+
+fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
+    config.allow("CHECK", Version::V0_4_0)?;
+    let previous =
+        config.previous.as_ref().map(CniResult::from_json).transpose().map_err(CniError::previous)?;
+    let found = records.load(&request.container_id, &request.interface)?;
+    let Found::Record(mut record) = found else {
+        return Err(CniError::unknown_container(&request.container_id));
+    };
+    if !record.complete {
+        return Err(CniError::unknown_container(&request.container_id));
+    }
+    // The plugins behind this one in a list may have changed the default network's result, and theirs rules.
+    if let Some(default) = record.attachments.iter_mut().find(|it| it.default) {
+        default.result = previous.or_else(|| default.result.take());
+    }
+    Ok(detach::check(&container(request, config), &record)?)
+}
+
+/// GC: what the runtime does not know any more is taken down, on after errors.
+fn gc(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
+    config.allow("GC", Version::V1_1_0)?;
+    let valid = config.valid_attachments()?;
+    let container = container(request, config);
+    let mut errors = Vec::new();
+    for record in records.all()? {
+        let attachment =
+            ValidAttachment { container_id: record.container_id.clone(), ifname: record.interface.clone() };
+        if !valid.contains(&attachment) {
+            errors.extend(detach::detach(&container.at(&record), &record, records).err());
+        }
+    }
+    match errors.pop() {
+        None => Ok(()),
+        Some(only) if errors.is_empty() => Err(only.into()),
+        Some(last) => {
+            errors.push(last);
+            Err(AttachError::Several(errors).into())
+        }
     }
 }
 
 fn container(request: &Request, config: &Config) -> Container {
-    let arg = |name: &str| request.args.get(name).filter(|it| !it.is_empty()).cloned();
+    let arg = |name: &str| request.args.get(name).cloned();
     let pod = arg("K8S_POD_NAMESPACE").zip(arg("K8S_POD_NAME"));
     let pod = pod.map(|(namespace, name)| PodRef { namespace, name, uid: arg("K8S_POD_UID") });
     let mut path = request.path.clone();
@@ -100,72 +153,10 @@ fn container(request: &Request, config: &Config) -> Container {
         container_id: request.container_id.clone(),
         netns: request.netns.clone(),
         interface: request.interface.clone(),
-        args: request.raw_args.clone(),
+        args: request.delegate_args.clone(),
         path,
     };
     Container { call, pod }
-}
-
-/// All delegates of an ADD: default network, `defaultNetworks`, the pod's selections in order.
-fn delegates(request: &Request, config: &Config) -> Result<Vec<Delegate>, CniError> {
-    let nads = load_nads(config)?;
-    let places = places(config, &nads);
-    let namespace = request.args.get("K8S_POD_NAMESPACE").map_or("default", String::as_str);
-    let mut delegates = Vec::new();
-    if let Some(source) = config.default_network(&places)? {
-        let overrides = Overrides { runtime: config.runtime_for_default(), ..Overrides::default() };
-        delegates.push(plan::delegate(&source, request.interface.clone(), true, &overrides)?);
-    }
-    let annotation = config.networks_annotation().or_else(|| request.args.get("K8S_POD_NETWORKS").cloned());
-    let mut selections = Vec::new();
-    if !config.system_namespaces.iter().any(|it| it == namespace) {
-        for name in &config.default_networks {
-            selections.extend(
-                selection::parse(name, &config.multus_namespace).map_err(crate::attach::AttachError::from)?,
-            );
-        }
-    }
-    let annotation = annotation.unwrap_or_default();
-    selections.extend(selection::parse(&annotation, namespace).map_err(crate::attach::AttachError::from)?);
-    let taken: Vec<_> = delegates.iter().map(|it: &Delegate| it.interface.clone()).collect();
-    let names = plan::names(&selections, &taken)?;
-    for (selection, name) in selections.iter().zip(names) {
-        let source = places.selected(&selection.network)?;
-        delegates.push(plan::delegate(&source, name, false, &Overrides::of_selection(selection))?);
-    }
-    if delegates.is_empty() {
-        return Err(CniError::nothing_to_attach());
-    }
-    Ok(delegates)
-}
-
-/// STATUS: whether the default network could be attached as far as its configuration goes.
-fn delegates_of_node(config: &Config) -> Result<(), CniError> {
-    let nads = load_nads(config)?;
-    if let Some(source) = config.default_network(&places(config, &nads))? {
-        plan::delegate(&source, "eth0".to_owned(), true, &Overrides::default())?;
-    }
-    Ok(())
-}
-
-fn load_nads(config: &Config) -> Result<Vec<crate::nad::Nad>, CniError> {
-    let Some(folder) = &config.nad_dir else {
-        return Ok(Vec::new());
-    };
-    let loaded = dir::load(folder).map_err(crate::attach::AttachError::from)?;
-    for problem in &loaded.problems {
-        tracing::warn!(%problem, "passed over");
-    }
-    Ok(loaded.nads.into_iter().map(|(_, nad)| nad).collect())
-}
-
-fn places<'a>(config: &'a Config, nads: &'a [crate::nad::Nad]) -> Places<'a> {
-    Places {
-        nad_dir: config.nad_dir.as_deref(),
-        nads,
-        conf_dir: &config.conf_dir,
-        namespace: &config.multus_namespace,
-    }
 }
 
 #[cfg(test)]

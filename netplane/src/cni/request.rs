@@ -5,6 +5,9 @@ use crate::nad::selection::interface_problem;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// The key of `CNI_ARGS` by which callers without annotations select networks.
+pub(super) const NETWORKS_ARG: &str = "K8S_POD_NETWORKS";
+
 /// `CNI_COMMAND`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
@@ -12,6 +15,7 @@ pub(super) enum Command {
     Del,
     Check,
     Status,
+    Gc,
     Version,
 }
 
@@ -22,10 +26,10 @@ pub(super) struct Request {
     pub(super) container_id: String,
     pub(super) netns: Option<PathBuf>,
     pub(super) interface: String,
-    /// `CNI_ARGS` by key.
+    /// `CNI_ARGS` by key, without those that are empty.
     pub(super) args: BTreeMap<String, String>,
-    /// `CNI_ARGS` as it came, for delegates.
-    pub(super) raw_args: String,
+    /// `CNI_ARGS` as it came but for [`NETWORKS_ARG`], for delegates.
+    pub(super) delegate_args: String,
     pub(super) path: Vec<PathBuf>,
 }
 
@@ -38,30 +42,30 @@ impl Request {
             "DEL" => Command::Del,
             "CHECK" => Command::Check,
             "STATUS" => Command::Status,
+            "GC" => Command::Gc,
             "VERSION" => Command::Version,
             other => {
                 let problem =
-                    format!("CNI_COMMAND is \"{other}\", should be ADD, DEL, CHECK, STATUS or VERSION");
+                    format!("CNI_COMMAND is \"{other}\", should be ADD, DEL, CHECK, STATUS, GC or VERSION");
                 return Err(CniError::environment(problem));
             }
         };
         let needed: &[&str] = match command {
             Command::Add | Command::Check => &["CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"],
             Command::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
-            Command::Status | Command::Version => &[],
+            Command::Status | Command::Gc | Command::Version => &[],
         };
         let missing: Vec<_> = needed.iter().filter(|name| value(name).is_empty()).copied().collect();
         if !missing.is_empty() {
             return Err(CniError::environment(format!("missing in the environment: {}", missing.join(", "))));
         }
-        let raw_args = value("CNI_ARGS");
         let request = Self {
             command,
             container_id: value("CNI_CONTAINERID"),
             netns: Some(value("CNI_NETNS")).filter(|it| !it.is_empty()).map(PathBuf::from),
             interface: value("CNI_IFNAME"),
-            args: parse_args(&raw_args)?,
-            raw_args,
+            args: parse_args(&value("CNI_ARGS"))?,
+            delegate_args: delegate_args(&value("CNI_ARGS")),
             path: std::env::split_paths(&value("CNI_PATH")).filter(|it| !it.as_os_str().is_empty()).collect(),
         };
         if !needed.is_empty() {
@@ -96,5 +100,12 @@ fn parse_args(text: &str) -> Result<BTreeMap<String, String>, CniError> {
             Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
             None => Err(CniError::environment(format!("CNI_ARGS: \"{pair}\" is not KEY=VALUE"))),
         })
+        .filter(|pair| !matches!(pair, Ok((_, value)) if value.is_empty()))
         .collect()
+}
+
+/// The pod's selection is ours; a plugin that is strict about `CNI_ARGS` refuses keys it does not know.
+fn delegate_args(text: &str) -> String {
+    let is_ours = |pair: &&str| pair.split_once('=').is_some_and(|(key, _)| key == NETWORKS_ARG);
+    text.split(';').filter(|pair| !is_ours(pair)).collect::<Vec<_>>().join(";")
 }

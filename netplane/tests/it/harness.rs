@@ -104,11 +104,22 @@ impl Node {
         netns: &Path,
         stdin: &str,
     ) -> Result<Option<Value>, Value> {
+        self.call_with(verb, container, netns, "K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0", stdin)
+    }
+
+    pub(crate) fn call_with(
+        &self,
+        verb: &str,
+        container: &str,
+        netns: &Path,
+        args: &str,
+        stdin: &str,
+    ) -> Result<Option<Value>, Value> {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.name())).arg(env!("CARGO_BIN_EXE_netplane"));
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0");
         command.env("CNI_NETNS", netns).env("CNI_PATH", "/opt/cni/bin");
-        command.env("CNI_ARGS", "K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0");
+        command.env("CNI_ARGS", args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("nsenter is installed");
         child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).expect("stdin is read");

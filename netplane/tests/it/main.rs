@@ -3,6 +3,7 @@
 
 mod agent;
 mod attach;
+mod attach_foreign;
 mod cases_bpf;
 mod dataplane;
 mod demo;
