@@ -7,3 +7,4 @@ mod cases_bpf;
 mod dataplane;
 mod demo;
 mod harness;
+mod program;
