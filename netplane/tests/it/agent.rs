@@ -185,3 +185,24 @@ fn a_drop_is_counted_and_some_are_logged() {
     wait_for("the first drop is in the log", LIMIT, logged)
         .unwrap_or_else(|error| panic!("{error}\n{}", agent.log_tail()));
 }
+
+#[test]
+fn a_record_whose_namespace_is_gone_is_a_problem_and_nothing_more() {
+    let lab = lab();
+    sandbox(&lab).add(&lab).expect("attached");
+    let records = lab.record_dir();
+    let record = std::fs::read_dir(&records).expect("records").flatten().next().expect("a record").path();
+    let text = std::fs::read_to_string(record).expect("a record");
+    let pod = lab.pod.path().display().to_string();
+    let ghost = text.replace(&pod, "/run/netns/absent").replace("upf-0", "upf-1");
+    std::fs::write(records.join("ghost-eth0.json"), ghost).expect("another record");
+    let agent = lab.start_agent().expect("an agent");
+    let status = until(&lab, &agent, "the pod that is there forwards", |it| forwarding(it, 3));
+    let problems = problems(&status);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("container ghost-eth0: cannot open network namespace /run/netns/absent"),
+        "{problems:?}"
+    );
+    agent.terminate().expect("a clean end");
+}
