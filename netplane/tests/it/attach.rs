@@ -245,3 +245,33 @@ fn many_at_once_get_different_addresses() {
     }
     assert_nothing_left(&node);
 }
+
+#[test]
+fn a_caller_without_annotations_selects_by_its_arguments() {
+    let mut node = Node::new();
+    node.usual_nads();
+    node.args.push_str(";K8S_POD_NETWORKS=n6@data0");
+    let pod = node.pod();
+    let mut configuration = node.configuration("1.1.0", "");
+    configuration["runtimeConfig"] = json!({});
+    node.call("ADD", &pod, &configuration).expect("attached");
+    assert_eq!(pod.interfaces(), ["eth0", "data0"]);
+    node.call("DEL", &pod, &configuration).expect("detached");
+    assert_nothing_left(&node);
+}
+
+#[test]
+fn a_default_route_that_is_asked_for_takes_the_others_place() {
+    let mut node = Node::new();
+    node.usual_nads();
+    let mut default = node.macvlan("n3", "10.20.0.0/24");
+    default["ipam"]["routes"] = json!([{ "dst": "0.0.0.0/0" }]);
+    node.nad("default-network", &default);
+    let pod = node.pod();
+    let networks = r#"[{"name":"n3","default-route":["10.30.0.1"]}]"#;
+    let configuration = node.configuration("1.1.0", networks);
+    let result = node.call("ADD", &pod, &configuration).expect("attached").expect("a result");
+    assert_eq!(pod.ip("route show default").trim(), "default via 10.30.0.1 dev net1 proto static");
+    assert_eq!(result["routes"], Value::Null, "the default network's result has lost it: {result}");
+    node.call("DEL", &pod, &configuration).expect("detached");
+}
