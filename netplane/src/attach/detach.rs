@@ -5,6 +5,7 @@ use super::perform::Container;
 use super::record::{Attachment, AttachmentRecord};
 use super::store::RecordStore;
 use crate::plugins::result::CniResult;
+use crate::plugins::version::Version;
 use crate::plugins::{self, Call, PluginError, Verb};
 use serde_json::Value;
 
@@ -66,8 +67,9 @@ pub fn check(container: &Container, record: &AttachmentRecord) -> Result<(), Att
 fn check_one(container: &Container, attachment: &Attachment) -> Result<(), PluginError> {
     let call = container.call_for(&attachment.interface);
     for plugin in &attachment.plugins {
-        // A configuration may say that its plugin's CHECK is not to be called.
-        if plugin.get("disableCheck") == Some(&Value::Bool(true)) {
+        let version = plugin.get("cniVersion").and_then(Value::as_str).and_then(Version::parse);
+        // A program that is called in an older version refuses a command that came later.
+        if attachment.disable_check || !version.is_some_and(Version::has_check) {
             continue;
         }
         plugins::run(Verb::Check, &call, plugin, attachment.result.as_ref())?;

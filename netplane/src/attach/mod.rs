@@ -29,6 +29,10 @@ pub enum AttachError {
     NameTwice { network: String, interface: String },
     #[error("container {container_id} is attached already as {interface}; DEL comes first")]
     Twice { container_id: String, interface: String },
+    #[error("network {network}: interface {interface} is already in the container")]
+    Taken { network: String, interface: String },
+    #[error("{0}")]
+    Container(PluginError),
     #[error("network {network}: {error}")]
     Delegate { network: String, error: PluginError },
     #[error("cannot {operation} {}", path.display())]

@@ -7,6 +7,7 @@ use super::detach;
 use super::plan::Delegate;
 use super::record::{Attachment, AttachmentRecord, PodRef, RECORD_VERSION};
 use super::store::RecordStore;
+use crate::netlink::netns::Netns;
 use crate::plugins::result::CniResult;
 use crate::plugins::{self, Call, Verb};
 use serde_json::Value;
@@ -20,6 +21,14 @@ pub struct Container {
 }
 
 impl Container {
+    /// The container as a record has it: in its own namespace, unless that is gone.
+    pub fn at(&self, record: &AttachmentRecord) -> Self {
+        let netns = Some(record.netns.clone()).filter(|it| Netns::open(it).is_ok());
+        let call =
+            Call { container_id: record.container_id.clone(), netns, ..self.call_for(&record.interface) };
+        Self { call, pod: record.pod.clone() }
+    }
+
     /// The parameters for one delegate.
     pub(super) fn call_for(&self, interface: &str) -> Call {
         Call { interface: interface.to_owned(), ..self.call.clone() }
@@ -42,8 +51,9 @@ pub fn perform(
             return Err(AttachError::Twice { container_id, interface });
         }
         tracing::warn!(container = call.container_id, "an earlier ADD was cut off; taking down what it left");
-        detach::detach(container, &left, records)?;
+        detach::detach(&container.at(&left), &left, records)?;
     }
+    check_container(container, delegates)?;
     let mut record = AttachmentRecord {
         version: RECORD_VERSION,
         container_id: call.container_id.clone(),
@@ -62,6 +72,24 @@ pub fn perform(
         return Err(error);
     }
     Ok(combined(delegates, &record))
+}
+
+/// What would be found out too late: an interface that is there already would be removed by the DEL that
+/// undoes the plugin's failure, and a plugin that is not there cannot undo anything.
+fn check_container(container: &Container, delegates: &[Delegate]) -> Result<(), AttachError> {
+    let taken = plugins::interfaces(&container.call).map_err(AttachError::Container)?;
+    for delegate in delegates {
+        let network = || delegate.label.clone();
+        if taken.contains(&delegate.interface) {
+            let interface = delegate.interface.clone();
+            return Err(AttachError::Taken { network: network(), interface });
+        }
+        for plugin in &delegate.plugins {
+            plugins::look_up(&container.call, plugin)
+                .map_err(|error| AttachError::Delegate { network: network(), error })?;
+        }
+    }
+    Ok(())
 }
 
 fn attach_all(
@@ -92,6 +120,7 @@ fn attach(
         label: delegate.label.clone(),
         interface: delegate.interface.clone(),
         default: delegate.default,
+        disable_check: delegate.disable_check,
         plugins: delegate.plugins.clone(),
         result: None,
         mac: None,

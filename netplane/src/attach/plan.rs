@@ -23,6 +23,8 @@ pub struct Delegate {
     /// Whether it is the pod's default network.
     pub default: bool,
     pub version: Version,
+    /// `disableCheck` of a list.
+    pub disable_check: bool,
     /// Complete plugin configurations, in the order of the list.
     pub plugins: Vec<Value>,
     /// Gateways of the default route, if this network is to have it.
@@ -218,6 +220,7 @@ pub fn delegate(
         interface,
         default,
         version,
+        disable_check: config.get("disableCheck") == Some(&json!(true)),
         plugins,
         default_route: overrides.default_route.clone(),
     })
@@ -236,6 +239,8 @@ fn plugin(mut config: Map<String, Value>, name: &str, version: Version, override
         .filter(|(key, _)| has(key))
         .map(|(key, it)| (key.clone(), it.clone()))
         .collect();
+    // Section 4 of the specification: `capabilities` is the runtime's, `runtimeConfig` is made from it.
+    config.remove("capabilities");
     config.remove("runtimeConfig");
     if !runtime.is_empty() {
         config.insert("runtimeConfig".to_owned(), Value::Object(runtime));

@@ -57,6 +57,9 @@ pub struct Attachment {
     /// Whether it is the pod's default network.
     #[serde(default)]
     pub default: bool,
+    /// `disableCheck` of a list: CHECK is not for its plugins.
+    #[serde(default)]
+    pub disable_check: bool,
     /// The plugins' configurations as they were called, in order, without `prevResult`.
     pub plugins: Vec<serde_json::Value>,
     /// The delegate's result; absent until the delegate has returned.

@@ -73,8 +73,10 @@ impl CniError {
 impl From<AttachError> for CniError {
     fn from(error: AttachError) -> Self {
         let code = match &error {
-            AttachError::Delegate { error, .. } | AttachError::DefaultRoute { error, .. } => error.code,
-            AttachError::Several(_) => code::FAILED,
+            AttachError::Delegate { error, .. }
+            | AttachError::DefaultRoute { error, .. }
+            | AttachError::Container(error) => error.code,
+            AttachError::Several(_) | AttachError::Taken { .. } => code::FAILED,
             AttachError::File { .. } | AttachError::Nads(_) => code::IO,
             AttachError::Selection(_)
             | AttachError::NoNad { .. }
@@ -84,9 +86,9 @@ impl From<AttachError> for CniError {
             | AttachError::Twice { .. } => code::INVALID_CONFIG,
         };
         let details = match &error {
-            AttachError::Delegate { error, .. } | AttachError::DefaultRoute { error, .. } => {
-                error.details.clone()
-            }
+            AttachError::Delegate { error, .. }
+            | AttachError::DefaultRoute { error, .. }
+            | AttachError::Container(error) => error.details.clone(),
             other => {
                 other.source().map(|it| PluginError::from_error(code, it)).map(joined).unwrap_or_default()
             }

@@ -196,7 +196,7 @@ fn give_back<E: std::error::Error>(result: Result<(), E>) {
     }
 }
 
-fn open_netns(call: &Call) -> Result<Netns, PluginError> {
+pub(super) fn open_netns(call: &Call) -> Result<Netns, PluginError> {
     let Some(path) = call.netns.as_deref().filter(|it| !it.as_os_str().is_empty()) else {
         return Err(PluginError::new(code::ENVIRONMENT, "CNI_NETNS is not set"));
     };

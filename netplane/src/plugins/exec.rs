@@ -39,7 +39,11 @@ pub fn run(
     CniResult::from_json(&value).map(Some)
 }
 
-fn find(kind: &str, path: &[PathBuf]) -> Result<PathBuf, PluginError> {
+/// The program of a plugin.
+///
+/// # Errors
+/// The name is a path, or no folder of `CNI_PATH` has it.
+pub fn find(kind: &str, path: &[PathBuf]) -> Result<PathBuf, PluginError> {
     if kind.is_empty() || kind.contains('/') {
         let message = format!("\"type\" is \"{kind}\", should be the name of a plugin");
         return Err(PluginError::new(code::INVALID_CONFIG, message));

@@ -9,6 +9,7 @@ pub mod macvlan;
 pub mod result;
 pub mod version;
 
+use crate::netlink::socket::Netlink;
 use std::path::PathBuf;
 
 /// One plugin's failure as CNI sees it (CNI specification 1.1.0, section 5, "Error").
@@ -80,6 +81,29 @@ impl Verb {
             Self::Check => "CHECK",
         }
     }
+}
+
+/// Whether there is such a plugin at all.
+///
+/// # Errors
+/// No program has the name that the configuration gives.
+pub fn look_up(call: &Call, config: &serde_json::Value) -> Result<(), PluginError> {
+    if builtin::is_builtin(config) {
+        return Ok(());
+    }
+    let kind = config.get("type").and_then(serde_json::Value::as_str).unwrap_or_default();
+    exec::find(kind, &call.path).map(drop)
+}
+
+/// The names of the interfaces in the container.
+///
+/// # Errors
+/// Its namespace cannot be opened or read.
+pub fn interfaces(call: &Call) -> Result<Vec<String>, PluginError> {
+    let netlink = Netlink::open(&builtin::open_netns(call)?);
+    let netlink = netlink.map_err(|it| PluginError::from_error(code::FAILED, &it))?;
+    let links = netlink.links().map_err(|it| PluginError::from_error(code::FAILED, &it))?;
+    Ok(links.into_iter().map(|it| it.name).collect())
 }
 
 /// Runs one plugin, built-in or not. `config` is complete but for `prevResult`.
