@@ -5,13 +5,13 @@ use crate::frame::Frame;
 use crate::map::NextHop;
 use crate::wire::ethernet::{EtherType, Ethernet, VlanTag};
 use crate::wire::gtpu::{Gtpu, GtpuOptional, PduSessionContainer};
-use crate::wire::ip::{Ipv4, Ipv6};
+use crate::wire::ip::{Ipv4, Ipv6, protocol};
 use crate::wire::udp::Udp;
-use crate::wire::{Be16, Wire};
+use crate::wire::{Be16, Be32, Wire};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// TTL of packets that start here.
-pub(crate) const OUTER_TTL: u8 = 64;
+const OUTER_TTL: u8 = 64;
 
 /// The headers in front of a T-PDU, in the order of the wire.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -20,6 +20,26 @@ pub(crate) struct Outer {
     pub(crate) ip: Ipv4,
     pub(crate) udp: Udp,
     pub(crate) gtpu: Gtpu,
+}
+
+/// The IPv4 header of a tunnel that starts here: no options, not to be fragmented (its identification
+/// says nothing then, RFC 6864 §4.1), a TTL of its own.
+#[inline(always)]
+pub(crate) fn outer_ipv4(tos: u8, total_length: Be16, source: Be32, destination: Be32) -> Ipv4 {
+    let mut header = Ipv4 {
+        version_ihl: Ipv4::VERSION_IHL,
+        tos,
+        total_length,
+        identification: Be16::new(0),
+        fragment: Ipv4::DF,
+        ttl: OUTER_TTL,
+        protocol: protocol::UDP,
+        checksum: Be16::new(0),
+        source,
+        destination,
+    };
+    header.checksum = header.compute_checksum();
+    header
 }
 
 /// What a PDU Session Container puts behind the mandatory GTP-U header.

@@ -60,6 +60,9 @@ pub struct Figures {
 pub struct Flood {
     pub sent_per_second: f64,
     pub came_out_per_second: f64,
+    /// Work of all processors of the machine, the sender's and the receiver's included, in microseconds
+    /// for each packet that came out.
+    pub processor_us_per_packet: f64,
 }
 
 /// Both ways beside each other. TCP and UDP run through the same gNB in user space, so their ratios say less
@@ -78,6 +81,11 @@ pub(super) fn side_by_side(fast_path: &Figures, user_space: &Figures) -> String 
             user_space.udp_round_trips_per_second,
         ),
         row("flood N3 to N6, thousand packets/s", kpps(fast_path.flood), kpps(user_space.flood)),
+        row(
+            "  processor time for each, µs",
+            fast_path.flood.processor_us_per_packet,
+            user_space.flood.processor_us_per_packet,
+        ),
         "(TCP and UDP pass a gNB in user space, the same for both; the flood is sent ready-made)\n"
             .to_owned(),
     ]

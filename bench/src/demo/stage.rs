@@ -145,11 +145,16 @@ impl<'a> Stage<'a> {
         let shots: Vec<_> = self.users.iter().take(64).map(|user| Shot::of(user, to, 100)).collect();
         let upf = self.pod.n3;
         let mut gun = self.lab.gnb.run(|| Gun::load(GNB, upf, &shots))??;
-        let (before, start) = (received(&self.lab.dn, "n6")?, Instant::now());
+        let (before, busy, start) = (received(&self.lab.dn, "n6")?, busy_seconds()?, Instant::now());
         let sent = gun.fire_for(BULK);
         let came_out = received(&self.lab.dn, "n6")? - before;
-        let seconds = start.elapsed().as_secs_f64();
-        Ok(Flood { sent_per_second: sent as f64 / seconds, came_out_per_second: came_out as f64 / seconds })
+        let (busy, seconds) = (busy_seconds()? - busy, start.elapsed().as_secs_f64());
+        ensure!(came_out > 0, "of {sent} G-PDUs none came out on N6");
+        Ok(Flood {
+            sent_per_second: sent as f64 / seconds,
+            came_out_per_second: came_out as f64 / seconds,
+            processor_us_per_packet: busy * 1e6 / came_out as f64,
+        })
     }
 
     pub(super) fn stop_endpoints(&mut self) {
@@ -285,6 +290,18 @@ fn received(namespace: &Namespace, interface: &str) -> Result<u64> {
     let links = namespace.ip_json(&["-statistics", "link", "show", interface])?;
     let packets = links.first().and_then(|it| it["stats64"]["rx"]["packets"].as_u64());
     packets.with_context(|| format!("statistics of {interface} in {}", namespace.name()))
+}
+
+/// Time that this machine's processors have worked, interrupts included.
+fn busy_seconds() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/stat").context("/proc/stat")?;
+    let line = text.lines().next().and_then(|it| it.strip_prefix("cpu ")).context("/proc/stat")?;
+    let ticks: Vec<f64> = line.split_whitespace().map_while(|it| it.parse().ok()).collect();
+    // proc_stat(5): user, nice, system, idle, iowait, irq, softirq, in USER_HZ, which is 100.
+    let &[user, nice, system, _idle, _iowait, irq, softirq, ..] = &ticks[..] else {
+        anyhow::bail!("/proc/stat: {line}");
+    };
+    Ok((user + nice + system + irq + softirq) / 100.0)
 }
 
 /// Names in a folder that may not be there.

@@ -186,19 +186,13 @@ fn outer(entry: &DownlinkEntry, user: &User, flags: u8, extra: usize) -> Outer {
     // RFC 6040 §4.1, normal mode: ECN is copied.
     let copied = entry.flags & downlink_flags::COPY_DSCP != 0;
     let dscp = if copied { user.traffic_class & !ecn::MASK } else { entry.dscp };
-    let mut ip = Ipv4 {
-        version_ihl: Ipv4::VERSION_IHL,
-        tos: dscp | user.traffic_class & ecn::MASK,
-        total_length: Be16::new(udp_length.wrapping_add(Ipv4::LEN as u16)),
-        identification: Be16::new(0),
-        fragment: Ipv4::DF,
-        ttl: rewrite::OUTER_TTL,
-        protocol: protocol::UDP,
-        checksum: Be16::new(0),
-        source: entry.local,
-        destination: entry.peer,
-    };
-    ip.checksum = ip.compute_checksum();
+    let tos = dscp | user.traffic_class & ecn::MASK;
+    let ip = rewrite::outer_ipv4(
+        tos,
+        Be16::new(udp_length.wrapping_add(Ipv4::LEN as u16)),
+        entry.local,
+        entry.peer,
+    );
     let by_flow = entry.flags & downlink_flags::FLOW_SOURCE_PORT != 0;
     let source = if by_flow { flow_source_port(user.flow) } else { gtpu::PORT };
     let udp = Udp { source, destination: gtpu::PORT, length: Be16::new(udp_length), checksum: Be16::new(0) };

@@ -8,10 +8,10 @@ use crate::map::{UplinkEntry, uplink_flags};
 use crate::rewrite;
 use crate::tables::Tables;
 use crate::verdict::{Reason, Verdict};
+use crate::wire::Be16;
 use crate::wire::gtpu::{self, Gtpu};
-use crate::wire::ip::{Ipv4, ecn};
+use crate::wire::ip::ecn;
 use crate::wire::udp::Udp;
-use crate::wire::{Be16, ip::protocol};
 
 #[inline(always)]
 pub(super) fn forward<F: Frame, T: Tables>(
@@ -31,19 +31,8 @@ pub(super) fn forward<F: Frame, T: Tables>(
     // A new outer packet: its TTL starts anew, its ECN goes on as it came.
     let copied = entry.flags & uplink_flags::COPY_DSCP != 0;
     let dscp = if copied { packet.outer.tos & !ecn::MASK } else { entry.dscp };
-    let mut outer = Ipv4 {
-        version_ihl: Ipv4::VERSION_IHL,
-        tos: dscp | packet.outer.tos & ecn::MASK,
-        total_length,
-        identification: Be16::new(0),
-        fragment: Ipv4::DF,
-        ttl: rewrite::OUTER_TTL,
-        protocol: protocol::UDP,
-        checksum: Be16::new(0),
-        source: target.local,
-        destination: target.peer,
-    };
-    outer.checksum = outer.compute_checksum();
+    let tos = dscp | packet.outer.tos & ecn::MASK;
+    let outer = rewrite::outer_ipv4(tos, total_length, target.local, target.peer);
     // What told the flows apart before, the peer's own source port, goes into the hash.
     let by_flow = entry.flags & uplink_flags::FLOW_SOURCE_PORT != 0;
     let words = [packet.outer.source.raw(), packet.gtpu.teid.raw(), u32::from(packet.udp.source.raw())];

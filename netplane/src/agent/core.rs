@@ -9,6 +9,7 @@ use crate::dataplane::{Kernel, KernelError};
 use crate::nad::NetworkName;
 use crate::nad::dir::Loaded;
 use crate::nad::fast_path::{FAST_PATH_ANNOTATION, FastPath};
+use crate::netlink::observe::Snapshot;
 use crate::sources::{Fact, chain};
 use crate::world::tables::Tables;
 use crate::world::{
@@ -36,6 +37,8 @@ pub(super) struct Core<K> {
     /// Problems of sources, of metadata and of the kernel.
     source_problems: BTreeMap<&'static str, Vec<Problem>>,
     kernel_problems: Vec<Problem>,
+    /// Containers whose namespace cannot be seen, and why.
+    unseen: BTreeMap<ContainerKey, String>,
     retry: Option<(Instant, Duration)>,
     asked: BTreeSet<(ContainerKey, u32, IpAddr)>,
 }
@@ -57,6 +60,7 @@ impl<K: Kernel> Core<K> {
             compiled: Compiled::default(),
             source_problems: BTreeMap::new(),
             kernel_problems: Vec::new(),
+            unseen: BTreeMap::new(),
             retry: None,
             asked: BTreeSet::new(),
         })
@@ -87,12 +91,23 @@ impl<K: Kernel> Core<K> {
             }
             Fact::Pod(container, snapshot) => {
                 self.ground.pod(&container);
-                match snapshot {
-                    Ok(snapshot) => drop(self.world.pods.insert(container, snapshot)),
-                    Err(error) => {
-                        tracing::warn!(error, container, "the container's namespace cannot be seen");
-                        self.world.pods.remove(&container);
-                    }
+                self.pod(container, snapshot);
+            }
+        }
+    }
+
+    /// A namespace that cannot be seen is a problem for as long as its record says that it is there.
+    fn pod(&mut self, container: ContainerKey, snapshot: Result<Snapshot, String>) {
+        match snapshot {
+            Ok(snapshot) => {
+                self.unseen.remove(&container);
+                self.world.pods.insert(container, snapshot);
+            }
+            Err(error) => {
+                self.world.pods.remove(&container);
+                if self.unseen.get(&container) != Some(&error) {
+                    tracing::warn!(error, container, "the container's namespace cannot be seen");
+                    self.unseen.insert(container, error);
                 }
             }
         }
@@ -145,6 +160,7 @@ impl<K: Kernel> Core<K> {
             }
         }
         self.world.pods.retain(|container, _| records.contains_key(container));
+        self.unseen.retain(|container, _| records.contains_key(container));
         let wanted =
             records.iter().map(|(container, record)| (container.clone(), record.netns.clone())).collect();
         self.observers.follow(&wanted);
@@ -236,7 +252,11 @@ impl<K: Kernel> Core<K> {
 
     pub(super) fn status(&mut self) -> Status {
         let problems = self.source_problems.values().flatten().chain(&self.compiled.problems);
-        let problems = problems.chain(&self.kernel_problems).cloned().collect();
+        let unseen = self.unseen.iter().map(|(container, error)| Problem {
+            object: format!("container {container}"),
+            message: error.clone(),
+        });
+        let problems = problems.chain(&self.kernel_problems).cloned().chain(unseen).collect();
         status::gather(&mut self.kernel, &self.compiled, self.ground.is_firm(), problems)
     }
 }

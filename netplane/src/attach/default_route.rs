@@ -7,6 +7,7 @@ use super::plan::Delegate;
 use super::record::AttachmentRecord;
 use crate::netlink::netns::Netns;
 use crate::netlink::socket::Netlink;
+use crate::plugins::result::Route;
 use crate::plugins::{PluginError, code};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::error::Error;
@@ -24,12 +25,28 @@ pub(super) fn apply(
         network: delegate.label.clone(),
         error: PluginError::from_error(code::FAILED, &*error),
     })?;
-    for attachment in record.attachments.iter_mut().filter(|it| it.interface != delegate.interface) {
-        if let Some(result) = &mut attachment.result {
-            result.routes.retain(|it| !it.is_default());
+    for attachment in &mut record.attachments {
+        let Some(result) = &mut attachment.result else { continue };
+        let replaced = |dst: &IpNet| gateways.iter().any(|it| it.is_ipv4() == dst.addr().is_ipv4());
+        let own = attachment.interface == delegate.interface;
+        result.routes.retain(|it| !it.is_default() || (own && !replaced(&it.dst)));
+        if own {
+            result.routes.extend(gateways.iter().map(|gateway| Route {
+                dst: any(*gateway),
+                gw: Some(*gateway),
+                more: serde_json::Map::new(),
+            }));
         }
     }
     Ok(())
+}
+
+/// All destinations of the gateway's family.
+fn any(gateway: IpAddr) -> IpNet {
+    match gateway {
+        IpAddr::V4(_) => Ipv4Net::default().into(),
+        IpAddr::V6(_) => Ipv6Net::default().into(),
+    }
 }
 
 fn move_routes(container: &Container, interface: &str, gateways: &[IpAddr]) -> Result<(), Box<dyn Error>> {
@@ -47,11 +64,7 @@ fn move_routes(container: &Container, interface: &str, gateways: &[IpAddr]) -> R
         }
     }
     for gateway in gateways {
-        let any: IpNet = match gateway {
-            IpAddr::V4(_) => Ipv4Net::default().into(),
-            IpAddr::V6(_) => Ipv6Net::default().into(),
-        };
-        netlink.add_route(own, any, Some(*gateway))?;
+        netlink.add_route(own, any(*gateway), Some(*gateway))?;
     }
     Ok(())
 }

@@ -156,3 +156,55 @@ fn a_master_with_somebody_elses_program_is_a_problem_of_its_own() {
     }
     assert_eq!(program(&lab, "n3"), before, "left alone");
 }
+
+#[test]
+fn a_drop_is_counted_and_some_are_logged() {
+    use netplane_common::testing::packet;
+    use netplane_common::verdict::Reason;
+    let lab = lab();
+    sandbox(&lab).add(&lab).expect("attached");
+    let agent = lab.start_agent().expect("an agent");
+    until(&lab, &agent, "sessions forward", |it| forwarding(it, 3));
+    let to = netplane_bench::lab::cni::addresses(&lab.pod, "net1").expect("net1");
+    let to: std::net::Ipv4Addr = to[0].split('/').next().and_then(|it| it.parse().ok()).expect("an address");
+    // Under the server's address instead of the user's.
+    let spoofed =
+        packet::Ipv4::new([10, 50, 0, 1].into(), [10, 50, 0, 1].into(), packet::udp(1, 2, b"x")).bytes();
+    let message = packet::gtpu(0x30, 255, 0x1001, &spoofed);
+    let sent = lab.gnb.run(|| {
+        let socket = std::net::UdpSocket::bind((GNB, 2152)).expect("the gNB's address");
+        for _ in 0..5 {
+            socket.send_to(&message, (to, 2152)).expect("sent");
+        }
+    });
+    sent.expect("in the gNB's namespace");
+    until(&lab, &agent, "five are counted", |it| {
+        let counters = list(it, "networks").iter().filter_map(|it| it["counters"].get("ue-spoofed"));
+        counters.filter_map(|it| it["packets"].as_u64()).sum::<u64>() == 5
+    });
+    let line = format!("drop: network 0 reason {} count 0", Reason::UeSpoofed as u8);
+    let logged = || Ok(agent.log_tail().contains(&line).then_some(()));
+    wait_for("the first drop is in the log", LIMIT, logged)
+        .unwrap_or_else(|error| panic!("{error}\n{}", agent.log_tail()));
+}
+
+#[test]
+fn a_record_whose_namespace_is_gone_is_a_problem_and_nothing_more() {
+    let lab = lab();
+    sandbox(&lab).add(&lab).expect("attached");
+    let records = lab.record_dir();
+    let record = std::fs::read_dir(&records).expect("records").flatten().next().expect("a record").path();
+    let text = std::fs::read_to_string(record).expect("a record");
+    let pod = lab.pod.path().display().to_string();
+    let ghost = text.replace(&pod, "/run/netns/absent").replace("upf-0", "upf-1");
+    std::fs::write(records.join("ghost-eth0.json"), ghost).expect("another record");
+    let agent = lab.start_agent().expect("an agent");
+    let status = until(&lab, &agent, "the pod that is there forwards", |it| forwarding(it, 3));
+    let problems = problems(&status);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("container ghost-eth0: cannot open network namespace /run/netns/absent"),
+        "{problems:?}"
+    );
+    agent.terminate().expect("a clean end");
+}

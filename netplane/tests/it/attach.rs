@@ -245,3 +245,68 @@ fn many_at_once_get_different_addresses() {
     }
     assert_nothing_left(&node);
 }
+
+#[test]
+fn a_caller_without_annotations_selects_by_its_arguments() {
+    let mut node = Node::new();
+    node.usual_nads();
+    node.args.push_str(";K8S_POD_NETWORKS=n6@data0");
+    let pod = node.pod();
+    let mut configuration = node.configuration("1.1.0", "");
+    configuration["runtimeConfig"] = json!({});
+    node.call("ADD", &pod, &configuration).expect("attached");
+    assert_eq!(pod.interfaces(), ["eth0", "data0"]);
+    node.call("DEL", &pod, &configuration).expect("detached");
+    assert_nothing_left(&node);
+}
+
+#[test]
+fn a_default_route_that_is_asked_for_takes_the_others_place() {
+    let mut node = Node::new();
+    node.usual_nads();
+    let mut default = node.macvlan("n3", "10.20.0.0/24");
+    default["ipam"]["routes"] = json!([{ "dst": "0.0.0.0/0" }]);
+    node.nad("default-network", &default);
+    let pod = node.pod();
+    let networks = r#"[{"name":"n3","default-route":["10.30.0.1"]}]"#;
+    let configuration = node.configuration("1.1.0", networks);
+    let result = node.call("ADD", &pod, &configuration).expect("attached").expect("a result");
+    assert_eq!(pod.ip("route show default").trim(), "default via 10.30.0.1 dev net1 proto static");
+    assert_eq!(result["routes"], Value::Null, "the default network's result has lost it: {result}");
+    node.call("DEL", &pod, &configuration).expect("detached");
+}
+
+#[test]
+fn a_default_route_that_is_asked_for_is_in_the_results() {
+    let mut node = Node::new();
+    node.usual_nads();
+    let pod = node.pod();
+    let mut configuration =
+        node.configuration("1.1.0", r#"[{"name":"n6"},{"name":"n3","default-route":["10.30.0.1"]}]"#);
+    configuration["clusterNetwork"] = json!("");
+    let result = node.call("ADD", &pod, &configuration).expect("attached").expect("a result");
+    assert_eq!(pod.ip("route show default").trim(), "default via 10.30.0.1 dev net2 proto static");
+    assert_eq!(result["routes"], json!([{ "dst": "0.0.0.0/0", "gw": "10.30.0.1" }]));
+    node.call("CHECK", &pod, &configuration).expect("as it was");
+    pod.ip("route del default");
+    let error = node.call("CHECK", &pod, &configuration).expect_err("the route is gone");
+    assert!(error["msg"].as_str().is_some_and(|it| it.contains("route to 0.0.0.0/0 is gone")), "{error}");
+    node.call("DEL", &pod, &configuration).expect("detached");
+    assert_nothing_left(&node);
+}
+
+#[test]
+fn version_and_errors_are_as_the_specification_writes_them() {
+    let mut node = Node::new();
+    let pod = node.pod();
+    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let answer = node.call("VERSION", &pod, &json!({ "cniVersion": version })).expect("an answer");
+        let supported = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+        assert_eq!(answer, Some(json!({ "cniVersion": version, "supportedVersions": supported })));
+        let configuration = json!({ "cniVersion": version, "name": "x", "type": "netplane", "nadDir": 7 });
+        let error = node.call("ADD", &pod, &configuration).expect_err("a wrong key");
+        let message = error["msg"].as_str().unwrap_or_default();
+        assert!(message.starts_with("nadDir is 7: "), "{error}");
+        assert_eq!(error, json!({ "cniVersion": version, "code": 7, "msg": message }));
+    }
+}

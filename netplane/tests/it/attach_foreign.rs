@@ -121,9 +121,9 @@ fn the_selection_may_come_in_cni_args() {
     let pod = lab.node.pod();
     let mut configuration = lab.configuration("1.1.0", "");
     configuration.as_object_mut().expect("an object").remove("runtimeConfig");
-    let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=core;K8S_POD_NETWORKS=single, core/single@x";
-    let result = lab.node.call_with("ADD", &pod.name, &pod.path(), args, &configuration.to_string());
-    let result = result.expect("attached").expect("a result");
+    lab.node.args =
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE=core;K8S_POD_NETWORKS=single, core/single@x".to_owned();
+    let result = lab.add(&pod, &configuration);
     assert_eq!(lab.calls(), ["ADD-net1-one", "ADD-x-one"]);
     assert_eq!(result["interfaces"][1]["name"], "x");
     let given = std::fs::read_to_string(lab.path("args")).expect("read");
@@ -305,17 +305,14 @@ fn namespace_isolation_keeps_pods_to_their_own() {
     let pod = lab.node.pod();
     let mut configuration = lab.configuration("1.1.0", "single");
     configuration["namespaceIsolation"] = json!(true);
-    let args = "K8S_POD_NAMESPACE=stranger;K8S_POD_NAME=x";
+    lab.node.args = "K8S_POD_NAMESPACE=stranger;K8S_POD_NAME=x".to_owned();
     configuration["runtimeConfig"]["io.kubernetes.cri.pod-annotations"] =
         json!({"k8s.v1.cni.cncf.io/networks": "core/single"});
-    let add = |configuration: &Value| {
-        lab.node.call_with("ADD", &pod.name, &pod.path(), args, &configuration.to_string())
-    };
-    let error = add(&configuration).expect_err("isolated");
+    let error = lab.node.call("ADD", &pod, &configuration).expect_err("isolated");
     assert!(message(&error).contains("namespaceIsolation"), "{error}");
     assert!(lab.calls().is_empty());
     configuration["globalNamespaces"] = json!("shared, core");
-    add(&configuration).expect("core is for all");
+    lab.add(&pod, &configuration);
 }
 
 #[test]

@@ -12,13 +12,16 @@ pub(crate) struct Node {
     prefix: String,
     folder: tempfile::TempDir,
     pods: u32,
+    /// `CNI_ARGS` of every call.
+    pub(crate) args: String,
 }
 
 impl Node {
     pub(crate) fn new() -> Self {
         static NODES: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("nt{}x{}", std::process::id(), NODES.fetch_add(1, Ordering::Relaxed));
-        let node = Self { prefix, folder: tempfile::tempdir().expect("a folder"), pods: 0 };
+        let args = "K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0".to_owned();
+        let node = Self { prefix, folder: tempfile::tempdir().expect("a folder"), pods: 0, args };
         run("ip", &["netns", "add", &node.name()]);
         for master in ["n3", "n6"] {
             node.ip(&format!("link add {master} type veth peer name {master}p"));
@@ -104,22 +107,11 @@ impl Node {
         netns: &Path,
         stdin: &str,
     ) -> Result<Option<Value>, Value> {
-        self.call_with(verb, container, netns, "K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0", stdin)
-    }
-
-    pub(crate) fn call_with(
-        &self,
-        verb: &str,
-        container: &str,
-        netns: &Path,
-        args: &str,
-        stdin: &str,
-    ) -> Result<Option<Value>, Value> {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.name())).arg(env!("CARGO_BIN_EXE_netplane"));
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0");
         command.env("CNI_NETNS", netns).env("CNI_PATH", "/opt/cni/bin");
-        command.env("CNI_ARGS", args);
+        command.env("CNI_ARGS", &self.args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("nsenter is installed");
         child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).expect("stdin is read");

@@ -8,3 +8,4 @@ mod cases_bpf;
 mod dataplane;
 mod demo;
 mod harness;
+mod program;

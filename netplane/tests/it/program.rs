@@ -1,0 +1,122 @@
+//! The real XDP program, loaded for a test and attached to nothing, with tables as the test wants them.
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::xdp::DevMap;
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use netplane::dataplane::{XDP_PROGRAM, object};
+use netplane_common::map::{
+    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey,
+    RouteKey, UplinkEntry, UplinkKey, network_counter_index,
+};
+use netplane_common::testing::cases::{self, IFINDEX, OTHER_PORT};
+use netplane_common::testing::tables::MapTables;
+use netplane_common::verdict::Verdict;
+use netplane_common::wire::Be32;
+
+/// Of `enum xdp_action` in linux/bpf.h.
+pub(crate) fn action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Drop { .. } => 1,
+        Verdict::Pass | Verdict::PassCounted { .. } => 2,
+        Verdict::Transmit => 3,
+        Verdict::Redirect { .. } => 4,
+    }
+}
+
+/// A private copy of the object: nothing pinned, gone with the test.
+pub(crate) fn load() -> Ebpf {
+    let mut ebpf = EbpfLoader::new().load(object()).expect("root and a kernel with BPF");
+    let program: &mut Xdp = ebpf.program_mut(XDP_PROGRAM).expect("in the object").try_into().expect("XDP");
+    program.load().expect("the verifier accepts the program");
+    let mut ports: DevMap<_> = ebpf.map_mut("PORTS").expect("PORTS").try_into().expect("device map");
+    ports.set(OTHER_PORT, IFINDEX, None, 0).expect("loopback in the device map");
+    ebpf
+}
+
+pub(crate) fn map<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> T
+where
+    T: TryFrom<&'a mut aya::maps::Map>,
+    T::Error: std::fmt::Debug,
+{
+    ebpf.map_mut(name).expect(name).try_into().expect(name)
+}
+
+pub(crate) fn fill(ebpf: &mut Ebpf, tables: &MapTables) {
+    let mut uplink: HashMap<_, UplinkKey, UplinkEntry> = map(ebpf, "UPLINK");
+    tables.uplink.iter().for_each(|(key, value)| uplink.insert(key, value, 0).expect("UPLINK"));
+    let mut downlink4: HashMap<_, DownlinkKey4, DownlinkEntry> = map(ebpf, "DOWNLINK4");
+    tables.downlink4.iter().for_each(|(key, value)| downlink4.insert(key, value, 0).expect("DOWNLINK4"));
+    let mut downlink6: HashMap<_, DownlinkKey6, DownlinkEntry> = map(ebpf, "DOWNLINK6");
+    tables.downlink6.iter().for_each(|(key, value)| downlink6.insert(key, value, 0).expect("DOWNLINK6"));
+    let mut endpoints: HashMap<_, EndpointKey, EndpointEntry> = map(ebpf, "ENDPOINTS");
+    tables.endpoints.iter().for_each(|(key, value)| endpoints.insert(key, value, 0).expect("ENDPOINTS"));
+    let mut next_hops: Array<_, NextHop> = map(ebpf, "NEXT_HOPS");
+    tables.next_hops.iter().for_each(|(index, value)| next_hops.set(*index, value, 0).expect("NEXT_HOPS"));
+    let mut routes: LpmTrie<_, RouteKey, u32> = map(ebpf, "ROUTES4");
+    for ((scope, address, len), next_hop) in &tables.routes4 {
+        let key = RouteKey { scope: *scope, destination: Be32::new(*address) };
+        routes.insert(&Key::new(32 + u32::from(*len), key), next_hop, 0).expect("ROUTES4");
+    }
+    let mut peers: LpmTrie<_, PeerKey, u8> = map(ebpf, "PEERS");
+    for (network, address, len) in tables.peers.keys() {
+        let key = PeerKey { network: *network, address: Be32::new(*address) };
+        peers.insert(&Key::new(32 + u32::from(*len), key), 1, 0).expect("PEERS");
+    }
+}
+
+/// Takes out what `fill` has put in. Next hops stay: an array has no holes.
+pub(crate) fn empty(ebpf: &mut Ebpf, tables: &MapTables) {
+    let mut uplink: HashMap<_, UplinkKey, UplinkEntry> = map(ebpf, "UPLINK");
+    tables.uplink.keys().for_each(|key| uplink.remove(key).expect("UPLINK"));
+    let mut downlink4: HashMap<_, DownlinkKey4, DownlinkEntry> = map(ebpf, "DOWNLINK4");
+    tables.downlink4.keys().for_each(|key| downlink4.remove(key).expect("DOWNLINK4"));
+    let mut downlink6: HashMap<_, DownlinkKey6, DownlinkEntry> = map(ebpf, "DOWNLINK6");
+    tables.downlink6.keys().for_each(|key| downlink6.remove(key).expect("DOWNLINK6"));
+    let mut endpoints: HashMap<_, EndpointKey, EndpointEntry> = map(ebpf, "ENDPOINTS");
+    tables.endpoints.keys().for_each(|key| endpoints.remove(key).expect("ENDPOINTS"));
+    let mut routes: LpmTrie<_, RouteKey, u32> = map(ebpf, "ROUTES4");
+    for (scope, address, len) in tables.routes4.keys() {
+        let key = RouteKey { scope: *scope, destination: Be32::new(*address) };
+        routes.remove(&Key::new(32 + u32::from(*len), key)).expect("ROUTES4");
+    }
+    let mut peers: LpmTrie<_, PeerKey, u8> = map(ebpf, "PEERS");
+    for (network, address, len) in tables.peers.keys() {
+        let key = PeerKey { network: *network, address: Be32::new(*address) };
+        peers.remove(&Key::new(32 + u32::from(*len), key)).expect("PEERS");
+    }
+}
+
+pub(crate) fn run(ebpf: &Ebpf, packet: &[u8]) -> (u32, Vec<u8>) {
+    let program: &Xdp = ebpf.program(XDP_PROGRAM).expect("in the object").try_into().expect("XDP");
+    let mut out = vec![0; packet.len() + 256];
+    let options = TestRunOptions {
+        data_in: Some(packet),
+        data_out: Some(&mut out),
+        repeat: 1,
+        ..TestRunOptions::default()
+    };
+    let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
+    let len = result.data_size_out as usize;
+    out.truncate(len);
+    (result.return_value, out)
+}
+
+pub(crate) fn count(ebpf: &Ebpf, network: u16, reason: u8) -> u64 {
+    let counters: PerCpuArray<&MapData, Counter> =
+        ebpf.map("NETWORK_COUNTERS").expect("NETWORK_COUNTERS").try_into().expect("per-CPU array");
+    let values = counters.get(&network_counter_index(network, reason), 0).expect("a counter");
+    values.iter().map(|it| it.packets).sum()
+}
+
+pub(crate) fn session_count(ebpf: &Ebpf) -> u64 {
+    let counters: PerCpuArray<&MapData, Counter> =
+        ebpf.map("SESSION_COUNTERS").expect("SESSION_COUNTERS").try_into().expect("per-CPU array");
+    [cases::UPLINK_COUNTER, cases::DOWNLINK_COUNTER]
+        .iter()
+        .flat_map(|index| {
+            counters.get(index, 0).expect("a counter").iter().map(|it| it.packets).collect::<Vec<_>>()
+        })
+        .sum()
+}
