@@ -3,6 +3,7 @@
 mod default_route;
 pub mod detach;
 pub mod perform;
+pub mod places;
 pub mod plan;
 pub mod record;
 pub mod store;

@@ -2,7 +2,7 @@
 
 use super::error::CniError;
 use crate::attach::AttachError;
-use crate::attach::plan::{Places, Source};
+use crate::attach::places::{Places, Source};
 use crate::attach::record::DEFAULT_RECORD_DIR;
 use crate::plugins::version::Version;
 use serde::Deserialize;

@@ -11,14 +11,23 @@ use serde_json::Value;
 use std::io;
 use std::net::IpAddr;
 
-/// Whether a configuration is for the process itself: macvlan with host-local or no addresses, unless
-/// `"netplane": {"builtin": false}` asks for the programs.
+/// Keys of the reference plugins that only they obey, where they are set.
+const FOREIGN_KEYS: [&str; 3] = ["/linkInContainer", "/promisc", "/ipam/resolvConf"];
+
+/// Whether a configuration is for the process itself: macvlan with host-local or no addresses, unless it
+/// has keys of [`FOREIGN_KEYS`] or `"netplane": {"builtin": false}` asks for the programs.
 pub fn is_builtin(config: &Value) -> bool {
     let text = |pointer: &str| config.pointer(pointer).and_then(Value::as_str);
     let ipam = text("/ipam/type").unwrap_or_default();
     text("/type") == Some("macvlan")
         && matches!(ipam, "" | "host-local")
         && config.pointer("/netplane/builtin") != Some(&Value::Bool(false))
+        && !FOREIGN_KEYS.iter().filter_map(|it| config.pointer(it)).any(is_set)
+}
+
+/// Go's plugins take an empty value for an absent one.
+fn is_set(value: &Value) -> bool {
+    !(value.is_null() || *value == Value::Bool(false) || *value == Value::String(String::new()))
 }
 
 /// The parts of a configuration.
@@ -234,4 +243,32 @@ fn ipam_error(error: &HostLocalError) -> PluginError {
         _ => code::INVALID_CONFIG,
     };
     PluginError::from_error(code, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_for_the_process_itself() {
+        for (config, expected) in [
+            (json!({"type": "macvlan", "ipam": {"type": "host-local"}}), true),
+            (json!({"type": "macvlan"}), true),
+            (
+                json!({"type": "macvlan", "promisc": false, "ipam": {"type": "host-local", "resolvConf": ""}}),
+                true,
+            ),
+            (json!({"type": "macvlan", "ipam": {"type": "dhcp"}}), false),
+            (json!({"type": "ipvlan", "ipam": {"type": "host-local"}}), false),
+            (json!({"type": "macvlan", "netplane": {"builtin": false}}), false),
+            (json!({"type": "macvlan", "linkInContainer": true}), false),
+            (
+                json!({"type": "macvlan", "ipam": {"type": "host-local", "resolvConf": "/etc/resolv.conf"}}),
+                false,
+            ),
+        ] {
+            assert_eq!(is_builtin(&config), expected, "{config}");
+        }
+    }
 }

@@ -4,9 +4,10 @@ use super::result::CniResult;
 use super::version::Version;
 use super::{Call, PluginError, Verb, code};
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// More than any result; what is longer is not one.
 const MAX_OUTPUT: u64 = 1 << 20;
@@ -56,11 +57,12 @@ pub fn find(kind: &str, path: &[PathBuf]) -> Result<PathBuf, PluginError> {
 }
 
 fn execute(program: &Path, verb: Verb, call: &Call, config: &Value) -> Result<Vec<u8>, PluginError> {
-    let failed = |what: &str, error: std::io::Error| {
+    let failed = |what: &str, error: io::Error| {
         PluginError::new(code::IO, format!("cannot {what} {}: {error}", program.display()))
     };
     let path = std::env::join_paths(&call.path).unwrap_or_default();
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .env("CNI_COMMAND", verb.name())
         .env("CNI_CONTAINERID", &call.container_id)
         .env("CNI_NETNS", call.netns.as_deref().unwrap_or(Path::new("")))
@@ -69,9 +71,8 @@ fn execute(program: &Path, verb: Verb, call: &Call, config: &Value) -> Result<Ve
         .env("CNI_PATH", path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|error| failed("run", error))?;
+        .stderr(Stdio::inherit());
+    let mut child = spawn(&mut command).map_err(|error| failed("run", error))?;
     let mut stdin = child.stdin.take();
     let mut stdout = child.stdout.take();
     let mut output = Vec::new();
@@ -89,6 +90,19 @@ fn execute(program: &Path, verb: Verb, call: &Call, config: &Value) -> Result<Ve
     .map_err(|error| failed("read from", error))?;
     let status = child.wait().map_err(|error| failed("wait for", error))?;
     if status.success() { Ok(output) } else { Err(error_of(program, status, &output)) }
+}
+
+/// Starts the program, after a while where an installer is just writing it (`ETXTBSY`).
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    for _ in 0..5 {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            done => return done,
+        }
+    }
+    command.spawn()
 }
 
 /// The error that the plugin printed, else one that says how it ended.
