@@ -71,7 +71,7 @@ struct Raw {
     namespace_isolation: bool,
     /// Separated by commas.
     #[serde(default)]
-    global_namespaces: String,
+    global_namespaces: Option<String>,
     #[serde(default)]
     prev_result: Option<Value>,
     #[serde(default, rename = "cni.dev/valid-attachments")]
@@ -103,7 +103,11 @@ impl Config {
             delegates: raw.delegates.unwrap_or_default(),
             runtime_config: raw.runtime_config.unwrap_or_default(),
             namespace_isolation: raw.namespace_isolation,
-            global_namespaces: raw.global_namespaces,
+            // Multus's `defaultNonIsolatedNamespace`.
+            global_namespaces: raw
+                .global_namespaces
+                .filter(|it| !it.is_empty())
+                .unwrap_or_else(|| "default".to_owned()),
             previous: raw.prev_result,
             valid_attachments: raw.valid_attachments,
         })
@@ -179,4 +183,26 @@ fn read_by_key(object: &Map<String, Value>) -> Result<Raw, CniError> {
         let problem = culprit.map_or(error.to_string(), |(key, value)| format!("{key} is {value}: {error}"));
         CniError::config(problem)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn isolation_lets_own_and_global_namespaces_through() {
+        let read = |global: &str| {
+            let text = format!(
+                r#"{{"cniVersion":"1.0.0","namespaceIsolation":true,"globalNamespaces":"{global}"}}"#
+            );
+            Config::read(text.as_bytes()).expect("a configuration")
+        };
+        let unsaid = read("");
+        assert!(!unsaid.isolates("core", "core") && !unsaid.isolates("core", "default"));
+        assert!(unsaid.isolates("core", "infra"));
+        let said = read("shared, infra");
+        assert!(!said.isolates("core", "infra") && said.isolates("core", "default"));
+        let off = Config::read(br#"{"cniVersion":"1.0.0"}"#).expect("a configuration");
+        assert!(!off.isolates("core", "infra"));
+    }
 }

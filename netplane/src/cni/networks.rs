@@ -18,7 +18,7 @@ pub(super) fn delegates(request: &Request, config: &Config) -> Result<Vec<Delega
     let nads = load_nads(config)?;
     let places = places(config, &nads);
     let namespace = request.args.get("K8S_POD_NAMESPACE").map_or("default", String::as_str);
-    let mut cluster = cluster_networks(config, &places, namespace)?.into_iter();
+    let mut cluster = cluster_networks(config, &places)?.into_iter();
     let mut delegates = Vec::new();
     if let Some(first) = cluster.next() {
         // What the runtime asks for is the default network's only (NPWG standard §7.5).
@@ -37,7 +37,12 @@ pub(super) fn delegates(request: &Request, config: &Config) -> Result<Vec<Delega
         None => request.args.get(NETWORKS_ARG).map_or("", String::as_str),
     };
     for selection in selection::parse(annotation, namespace).map_err(AttachError::from)? {
-        wanted.push(selected(config, &places, namespace, &selection)?);
+        let network = &selection.network;
+        if config.isolates(namespace, &network.namespace) {
+            let (network, pod) = (network.to_string(), namespace.to_owned());
+            return Err(AttachError::Isolated { network, pod }.into());
+        }
+        wanted.push(selected(&places, &selection)?);
     }
     let taken = delegates.first().map(|it| it.interface.as_str());
     delegates.extend(plan::delegates(&wanted, taken)?);
@@ -57,7 +62,7 @@ pub(super) fn check_default(config: &Config) -> Result<(), CniError> {
 }
 
 /// The default network, and with `delegates` whatever else is in that list.
-fn cluster_networks(config: &Config, places: &Places<'_>, namespace: &str) -> Result<Vec<Wanted>, CniError> {
+fn cluster_networks(config: &Config, places: &Places<'_>) -> Result<Vec<Wanted>, CniError> {
     let Some(annotation) = config.annotation(DEFAULT_NETWORK_ANNOTATION)? else {
         return Ok(config.cluster_networks(places)?.into_iter().map(plain).collect());
     };
@@ -67,25 +72,17 @@ fn cluster_networks(config: &Config, places: &Places<'_>, namespace: &str) -> Re
             format!("annotation {DEFAULT_NETWORK_ANNOTATION} is \"{annotation}\", should be one NAD");
         return Err(CniError::config(problem));
     };
-    Ok(vec![selected(config, places, namespace, selection)?])
+    // Not subject to `namespaceIsolation`, as with Multus: it is for the cluster's own namespace.
+    Ok(vec![selected(places, selection)?])
 }
 
 fn plain(source: Source) -> Wanted {
     Wanted { source, interface: None, overrides: Overrides::default() }
 }
 
-fn selected(
-    config: &Config,
-    places: &Places<'_>,
-    namespace: &str,
-    selection: &NetworkSelection,
-) -> Result<Wanted, AttachError> {
-    let network = &selection.network;
-    if config.isolates(namespace, &network.namespace) {
-        return Err(AttachError::Isolated { network: network.to_string(), pod: namespace.to_owned() });
-    }
+fn selected(places: &Places<'_>, selection: &NetworkSelection) -> Result<Wanted, AttachError> {
     Ok(Wanted {
-        source: places.selected(network)?,
+        source: places.selected(&selection.network)?,
         interface: selection.interface.clone(),
         overrides: Overrides::of_selection(selection),
     })

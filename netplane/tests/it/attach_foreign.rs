@@ -311,6 +311,8 @@ fn namespace_isolation_keeps_pods_to_their_own() {
     let error = lab.node.call("ADD", &pod, &configuration).expect_err("isolated");
     assert!(message(&error).contains("namespaceIsolation"), "{error}");
     assert!(lab.calls().is_empty());
+    configuration["globalNamespaces"] = json!("default");
+    lab.node.call("ADD", &pod, &configuration).expect_err("only default, as where nothing is said");
     configuration["globalNamespaces"] = json!("shared, core");
     lab.add(&pod, &configuration);
 }
@@ -322,6 +324,9 @@ fn the_pod_may_name_another_default_network() {
     let mut configuration = lab.configuration("1.1.0", "");
     configuration["clusterNetwork"] = json!("core/chain");
     configuration["multusNamespace"] = json!("core");
+    // As with Multus, isolation is about the pod's own selection only.
+    lab.node.args = "K8S_POD_NAMESPACE=stranger;K8S_POD_NAME=x".to_owned();
+    configuration["namespaceIsolation"] = json!(true);
     configuration["runtimeConfig"]["io.kubernetes.cri.pod-annotations"] =
         json!({"v1.multus-cni.io/default-network": "single"});
     lab.add(&pod, &configuration);
