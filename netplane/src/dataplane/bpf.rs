@@ -138,7 +138,9 @@ impl Kernel for BpfKernel {
     }
 
     fn detach_all(&mut self) -> Result<(), KernelError> {
-        self.links.forget();
-        self.pins.remove()
+        let masters = self.links.forget();
+        self.pins.remove()?;
+        masters.into_iter().for_each(links::wait_until_detached);
+        Ok(())
     }
 }

@@ -96,11 +96,14 @@ impl Links {
 
     pub(super) fn detach(&mut self, ifindex: u32) -> Result<(), KernelError> {
         self.links.remove(&ifindex);
-        self.unpin(ifindex)
+        self.unpin(ifindex)?;
+        wait_until_detached(ifindex);
+        Ok(())
     }
 
-    pub(super) fn forget(&mut self) {
-        self.links.clear();
+    /// Lets go of all links; returns the masters that had one.
+    pub(super) fn forget(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.links).into_keys().collect()
     }
 
     fn unpin(&self, ifindex: u32) -> Result<(), KernelError> {
@@ -112,6 +115,20 @@ impl Links {
                 source: Box::new(error),
             }),
             _ => Ok(()),
+        }
+    }
+}
+
+/// The kernel detaches a link some moments after its last reference went (a work queue releases it). Whoever
+/// asked for it to be detached may look at once, or attach another program.
+pub(super) fn wait_until_detached(ifindex: u32) {
+    const INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);
+    const ATTEMPTS: u32 = 400;
+    for _ in 0..ATTEMPTS {
+        // An error: the device is gone, and the program with it.
+        match xdp::attached(ifindex) {
+            Ok(Attached { program: Some(_), .. }) => std::thread::sleep(INTERVAL),
+            _ => return,
         }
     }
 }
