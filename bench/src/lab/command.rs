@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::thread::ThreadId;
@@ -85,9 +86,13 @@ impl Tool {
 
     /// Whether it is installed.
     pub fn is_installed(self) -> bool {
-        std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|folder| folder.join(self.program).is_file())
-        })
+        self.path().is_some()
+    }
+
+    /// Where it is.
+    pub fn path(self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|folder| folder.join(self.program)).find(|it| it.is_file())
     }
 }
 

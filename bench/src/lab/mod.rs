@@ -25,6 +25,8 @@ pub mod process;
 
 pub mod cni;
 
+pub mod containerd;
+
 pub mod endpoint;
 
 pub mod users;
@@ -175,6 +177,16 @@ impl Lab {
     /// Where the agent pins; the BPF file system is mounted one level above.
     pub fn bpffs(&self) -> PathBuf {
         self.folder.join("bpf/netplane")
+    }
+
+    /// Unique on this machine while the lab stands.
+    pub fn name(&self) -> &str {
+        self.node.name().trim_end_matches("-node")
+    }
+
+    /// The binary under test.
+    pub fn binary(&self) -> &Path {
+        &self.netplane
     }
 
     /// The binary under test, as a command in the node's namespace.

@@ -5,10 +5,10 @@ use super::undo::{Undo, UndoStack};
 use anyhow::{Context, Result};
 use netplane::netlink::netns::Netns;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A named network namespace. The lab removes it.
+/// A network namespace: one that the lab makes and removes, or a container runtime's.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -29,6 +29,14 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Somebody else's, which is not removed with the lab.
+    ///
+    /// # Errors
+    /// There is no network namespace at `path`.
+    pub fn open(name: &str, path: &Path) -> Result<Self> {
+        Ok(Self { name: name.to_owned(), netns: Netns::open(path)? })
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -42,8 +50,8 @@ impl Namespace {
     /// # Errors
     /// The first command that fails, with its line number in what `ip` says.
     pub fn ip(&self, script: &str) -> Result<()> {
-        let mut command = IP.command();
-        command.args(["-n", &self.name, "-batch", "-"]);
+        let mut command = self.command(IP.program);
+        command.args(["-batch", "-"]);
         IP.output(&mut command, script).with_context(|| format!("in {}: {script}", self.name))?;
         Ok(())
     }
@@ -53,7 +61,9 @@ impl Namespace {
     /// # Errors
     /// `ip` fails, or prints something else than a list.
     pub fn ip_json(&self, query: &[&str]) -> Result<Vec<serde_json::Value>> {
-        let text = IP.run(["-n", &self.name, "-json", "-details"].iter().chain(query))?;
+        let mut command = self.command(IP.program);
+        command.args(["-json", "-details"]).args(query);
+        let text = IP.output(&mut command, "")?;
         // `ip` prints nothing at all for some empty lists.
         if text.trim().is_empty() {
             return Ok(Vec::new());

@@ -14,6 +14,8 @@ pub(super) enum Undo {
     /// A network namespace by its name in /run/netns.
     Namespace(String),
     Process(Arc<Mutex<Child>>),
+    /// Control groups of this name, in every hierarchy, with those below.
+    Cgroups(String),
 }
 
 /// What there is to undo, in the order in which it was made; undone backwards.
@@ -85,6 +87,7 @@ impl Undo {
                 let _ended = child.kill();
                 child.wait().map(|_| ()).map_err(Into::into)
             }
+            Self::Cgroups(name) => remove_cgroups(&name),
         }
     }
 }
@@ -105,6 +108,30 @@ fn unmount(path: &Path) -> anyhow::Result<()> {
             Err(errno) => return Err(anyhow::anyhow!("unmount {}: {errno}", path.display())),
         }
     }
+}
+
+/// Removes control groups, waiting a little for processes that were killed.
+fn remove_cgroups(name: &str) -> anyhow::Result<()> {
+    const ROOT: &str = "/sys/fs/cgroup";
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Version 1 has a folder for each controller, version 2 has none.
+    let mut hierarchies = vec![PathBuf::from(ROOT)];
+    hierarchies.extend(std::fs::read_dir(ROOT).into_iter().flatten().flatten().map(|it| it.path()));
+    for group in hierarchies.into_iter().map(|it| it.join(name)).filter(|it| it.is_dir()) {
+        while let Err(error) = remove_cgroup(&group) {
+            anyhow::ensure!(Instant::now() < deadline, "remove {}: {error}", group.display());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(())
+}
+
+/// The files in it are the kernel's and go with it.
+fn remove_cgroup(group: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(group)?.flatten().filter(|it| it.path().is_dir()) {
+        remove_cgroup(&entry.path())?;
+    }
+    std::fs::remove_dir(group)
 }
 
 /// A lock that a panic elsewhere does not spoil: cleaning up must go on.

@@ -5,6 +5,7 @@ mod agent;
 mod attach;
 mod attach_foreign;
 mod cases_bpf;
+mod containerd;
 mod dataplane;
 mod demo;
 mod harness;

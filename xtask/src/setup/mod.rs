@@ -8,11 +8,17 @@ use debian::Need;
 use std::time::Instant;
 
 /// What the labs, the demo and the tests run, beside what every Debian system has.
-const LAB: [Need; 7] = [
+const LAB: [Need; 10] = [
     Need { package: "iproute2", why: "the labs' namespaces and interfaces (ip)" },
     Need { package: "ethtool", why: "GRO on veth, without which redirected frames are dropped" },
     Need { package: "util-linux", why: "entering namespaces (nsenter, unshare)" },
     Need { package: "busybox-static", why: "ping between the labs' hosts" },
+    Need { package: "containerd", why: "the container runtime that calls the plugin in the tests" },
+    Need { package: "runc", why: "containerd's sandboxes" },
+    Need {
+        package: "containernetworking-plugins",
+        why: "bridge and ptp as default networks, and to compare with",
+    },
     Need { package: "tshark", why: "independent eyes on every packet of the tests" },
     Need { package: "tcpdump", why: "looking around in a lab that was kept" },
     Need { package: "bpftool", why: "looking at programs and maps in the kernel" },
