@@ -35,6 +35,8 @@ pub enum AttachError {
     NameTwice { network: String, interface: String },
     #[error("network {network}: default-route is asked for on network {other}, too; only one can have it")]
     DefaultRoutes { network: String, other: String },
+    #[error("{0} (strictSelections)")]
+    Strict(plan::Warning),
     #[error("container {container_id} is attached already as {interface}; DEL comes first")]
     Twice { container_id: String, interface: String },
     #[error("network {network}: interface {interface} is already in the container")]

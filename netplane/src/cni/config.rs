@@ -26,7 +26,10 @@ pub(super) struct Config {
     pub(super) multus_namespace: String,
     cluster_network: Option<String>,
     delegates: Vec<Value>,
-    runtime_config: Map<String, Value>,
+    /// What the runtime passes, by capability: for the default network (NPWG standard §7.5).
+    pub(super) runtime_config: Map<String, Value>,
+    /// Own key: selections are read as the standard says, and not as Multus does.
+    pub(super) strict_selections: bool,
     namespace_isolation: bool,
     global_namespaces: String,
     pub(super) previous: Option<Value>,
@@ -68,6 +71,8 @@ struct Raw {
     #[serde(default)]
     runtime_config: Option<Map<String, Value>>,
     #[serde(default)]
+    strict_selections: bool,
+    #[serde(default)]
     namespace_isolation: bool,
     /// Separated by commas.
     #[serde(default)]
@@ -102,6 +107,7 @@ impl Config {
             cluster_network: raw.cluster_network.filter(|it| !it.is_empty()),
             delegates: raw.delegates.unwrap_or_default(),
             runtime_config: raw.runtime_config.unwrap_or_default(),
+            strict_selections: raw.strict_selections,
             namespace_isolation: raw.namespace_isolation,
             // Multus's `defaultNonIsolatedNamespace`.
             global_namespaces: raw
@@ -152,13 +158,6 @@ impl Config {
     pub(super) fn valid_attachments(&self) -> Result<BTreeSet<ValidAttachment>, CniError> {
         let valid = self.valid_attachments.clone().map(BTreeSet::from_iter);
         valid.ok_or_else(|| CniError::config("cni.dev/valid-attachments is missing: GC needs it"))
-    }
-
-    /// What the runtime passes for the default network (NPWG standard §7.5).
-    pub(super) fn runtime_for_default(&self) -> Map<String, Value> {
-        let mut runtime = self.runtime_config.clone();
-        runtime.remove(POD_ANNOTATIONS);
-        runtime
     }
 
     /// # Errors

@@ -89,6 +89,7 @@ impl From<AttachError> for CniError {
             | AttachError::Isolated { .. }
             | AttachError::DefaultRoutes { .. }
             | AttachError::NameTwice { .. }
+            | AttachError::Strict(_)
             | AttachError::Twice { .. } => code::INVALID_CONFIG,
         };
         let details = match &error {

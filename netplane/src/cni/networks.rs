@@ -19,13 +19,11 @@ pub(super) fn delegates(request: &Request, config: &Config) -> Result<Vec<Delega
     let places = places(config, &nads);
     let namespace = request.args.get("K8S_POD_NAMESPACE").map_or("default", String::as_str);
     let mut cluster = cluster_networks(config, &places)?.into_iter();
-    let mut delegates = Vec::new();
-    if let Some(first) = cluster.next() {
+    let default = cluster.next().map(|first| {
         // What the runtime asks for is the default network's only (NPWG standard §7.5).
-        let mut overrides = first.overrides;
-        overrides.runtime.extend(config.runtime_for_default());
-        delegates.push(plan::delegate(&first.source, request.interface.clone(), true, &overrides)?);
-    }
+        let overrides = Overrides { passed: config.runtime_config.clone(), ..first.overrides };
+        plan::delegate(&first.source, request.interface.clone(), true, &overrides)
+    });
     let mut wanted: Vec<_> = cluster.collect();
     if !config.system_namespaces.iter().any(|it| it == namespace) {
         for name in &config.default_networks {
@@ -44,10 +42,15 @@ pub(super) fn delegates(request: &Request, config: &Config) -> Result<Vec<Delega
         }
         wanted.push(selected(&places, &selection)?);
     }
-    let taken = delegates.first().map(|it| it.interface.as_str());
-    delegates.extend(plan::delegates(&wanted, taken)?);
+    let delegates = plan::delegates(default.transpose()?, &wanted)?;
     if delegates.is_empty() {
         return Err(CniError::nothing_to_attach());
+    }
+    for warning in delegates.iter().flat_map(|it| &it.warnings) {
+        if config.strict_selections {
+            return Err(AttachError::Strict(warning.clone()).into());
+        }
+        tracing::warn!(%warning, "passed over, as Multus does; strictSelections makes it an error");
     }
     Ok(delegates)
 }

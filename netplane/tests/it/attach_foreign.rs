@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 /// A node with the plugins `one` and `two`, which write down their calls, a NAD `chain` of both as a list,
 /// and a NAD `single` of `one`.
-struct Recorded {
-    node: Node,
+pub(crate) struct Recorded {
+    pub(crate) node: Node,
     folder: tempfile::TempDir,
 }
 
 impl Recorded {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let recorded = Self { node: Node::new(), folder: tempfile::tempdir().expect("a folder") };
         recorded.plugin("one");
         recorded.plugin("two");
@@ -28,7 +28,7 @@ impl Recorded {
 
     /// A plugin that writes each call to `calls/NUMBER-VERB-INTERFACE-TYPE`, and answers with one address
     /// or, where a file `fail-VERB-INTERFACE-TYPE` is there, with what is in it.
-    fn plugin(&self, name: &str) {
+    pub(crate) fn plugin(&self, name: &str) {
         let script = format!(
             r#"#!/bin/sh
 cd {folder}; mkdir -p calls; key=$CNI_COMMAND-$CNI_IFNAME-{name}
@@ -46,44 +46,44 @@ echo "$CNI_ARGS" > args; echo "$CNI_NETNS" > netns
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).expect("executable");
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn configuration(&self, version: &str, networks: &str) -> Value {
+    pub(crate) fn configuration(&self, version: &str, networks: &str) -> Value {
         let mut configuration = self.node.configuration(version, networks);
         configuration["binDir"] = json!(self.folder.path());
         configuration["clusterNetwork"] = json!("");
         configuration
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         let mut calls = files(&self.path("calls"));
         calls.sort_unstable();
         calls.into_iter().map(|name| name[3..].to_owned()).collect()
     }
 
     /// The configuration that came with a call.
-    fn given(&self, call: &str) -> Value {
+    pub(crate) fn given(&self, call: &str) -> Value {
         let name = files(&self.path("calls")).into_iter().find(|name| name.ends_with(call));
         let text = std::fs::read_to_string(self.path("calls").join(name.expect("the call"))).expect("read");
         serde_json::from_str(&text).expect("JSON")
     }
 
-    fn add(&self, pod: &Pod, configuration: &Value) -> Value {
+    pub(crate) fn add(&self, pod: &Pod, configuration: &Value) -> Value {
         self.node.call("ADD", pod, configuration).expect("attached").expect("a result")
     }
 
-    fn del(&self, pod: &Pod, configuration: &Value) {
+    pub(crate) fn del(&self, pod: &Pod, configuration: &Value) {
         self.node.call("DEL", pod, configuration).expect("detached");
     }
 
-    fn records(&self) -> Vec<String> {
+    pub(crate) fn records(&self) -> Vec<String> {
         files(&self.node.records())
     }
 }
 
-fn message(error: &Value) -> &str {
+pub(crate) fn message(error: &Value) -> &str {
     error["msg"].as_str().expect("a message")
 }
 

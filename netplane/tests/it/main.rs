@@ -4,6 +4,7 @@
 mod agent;
 mod attach;
 mod attach_foreign;
+mod attach_select;
 mod cases_bpf;
 mod containerd;
 mod dataplane;
