@@ -67,9 +67,8 @@ pub fn check(container: &Container, record: &AttachmentRecord) -> Result<(), Att
 fn check_one(container: &Container, attachment: &Attachment) -> Result<(), PluginError> {
     let call = container.call_for(&attachment.interface);
     for plugin in &attachment.plugins {
-        let version = plugin.get("cniVersion").and_then(Value::as_str).and_then(Version::parse);
         // A program that is called in an older version refuses a command that came later.
-        if attachment.disable_check || !version.is_some_and(Version::has_check) {
+        if attachment.disable_check || !Version::of_config(plugin).has_check() {
             continue;
         }
         plugins::run(Verb::Check, &call, plugin, attachment.result.as_ref())?;

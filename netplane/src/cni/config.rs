@@ -4,14 +4,19 @@ use super::error::CniError;
 use crate::attach::AttachError;
 use crate::attach::places::{Places, Source};
 use crate::attach::record::DEFAULT_RECORD_DIR;
+use crate::plugins::DEFAULT_TIMEOUT;
 use crate::plugins::version::Version;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The capability by which containerd passes a pod's annotations.
 const POD_ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+
+/// The upper bound of `delegateTimeout`.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The configuration, checked. Keys that are not here are for later or for others, and ignored.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub(super) struct Config {
     global_namespaces: String,
     pub(super) previous: Option<Value>,
     valid_attachments: Option<Vec<ValidAttachment>>,
+    /// How long a delegate's plugin may take for one call.
+    pub(super) delegate_timeout: Duration,
 }
 
 /// What GC is to leave alone.
@@ -81,6 +88,9 @@ struct Raw {
     prev_result: Option<Value>,
     #[serde(default, rename = "cni.dev/valid-attachments")]
     valid_attachments: Option<Vec<ValidAttachment>>,
+    /// Seconds; ours, as Multus waits for ever.
+    #[serde(default)]
+    delegate_timeout: Option<f64>,
 }
 
 impl Config {
@@ -90,8 +100,7 @@ impl Config {
             value.as_object().ok_or_else(|| CniError::config("the configuration is not a JSON object"))?;
         let raw = read_by_key(object)?;
         let version = match raw.cni_version.as_deref() {
-            // CNI specification 0.x: a configuration without a version is of the oldest.
-            None | Some("") => Version::V0_3_0,
+            None | Some("") => Version::UNSAID,
             Some(name) => Version::parse(name).ok_or_else(|| CniError::version(name))?,
         };
         let or = |given: Option<PathBuf>, default: &str| given.unwrap_or_else(|| PathBuf::from(default));
@@ -116,6 +125,7 @@ impl Config {
                 .unwrap_or_else(|| "default".to_owned()),
             previous: raw.prev_result,
             valid_attachments: raw.valid_attachments,
+            delegate_timeout: raw.delegate_timeout.map_or(Ok(DEFAULT_TIMEOUT), timeout)?,
         })
     }
 
@@ -168,6 +178,17 @@ impl Config {
         }
         Err(CniError::command_of_later_version(command, since, self.version))
     }
+}
+
+/// `delegateTimeout`.
+fn timeout(seconds: f64) -> Result<Duration, CniError> {
+    let time = Duration::try_from_secs_f64(seconds).ok();
+    time.filter(|it| !it.is_zero() && *it <= LONGEST_TIMEOUT).ok_or_else(|| {
+        let longest = LONGEST_TIMEOUT.as_secs();
+        CniError::config(format!(
+            "delegateTimeout is {seconds}: should be seconds, more than 0, up to {longest}"
+        ))
+    })
 }
 
 /// Reads the configuration; an error names the key and its value.

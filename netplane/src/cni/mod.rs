@@ -75,8 +75,8 @@ fn dispatch(request: &Request, config: &Config) -> Result<Option<Value>, CniErro
 }
 
 fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Value, CniError> {
-    let previous =
-        config.previous.as_ref().map(CniResult::from_json).transpose().map_err(CniError::previous)?;
+    let previous = config.previous.as_ref().map(|it| CniResult::from_json(it, config.version));
+    let previous = previous.transpose().map_err(CniError::previous)?;
     let delegates = networks::delegates(request, config)?;
     let has_default = delegates.iter().any(|it| it.default);
     let result = perform(&container(request, config), &delegates, records)?;
@@ -104,8 +104,8 @@ fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), 
 
 fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
     config.allow("CHECK", Version::V0_4_0)?;
-    let previous =
-        config.previous.as_ref().map(CniResult::from_json).transpose().map_err(CniError::previous)?;
+    let previous = config.previous.as_ref().map(|it| CniResult::from_json(it, config.version));
+    let previous = previous.transpose().map_err(CniError::previous)?;
     let found = records.load(&request.container_id, &request.interface)?;
     let Found::Record(mut record) = found else {
         return Err(CniError::unknown_container(&request.container_id));
@@ -155,6 +155,7 @@ fn container(request: &Request, config: &Config) -> Container {
         interface: request.interface.clone(),
         args: request.delegate_args.clone(),
         path,
+        timeout: config.delegate_timeout,
     };
     Container { call, pod }
 }
@@ -186,7 +187,7 @@ mod tests {
         let answer = call(&[("CNI_COMMAND", "VERSION")], r#"{"cniVersion":"1.0.0"}"#).expect("an answer");
         let answer = answer.expect("JSON");
         assert_eq!(answer["cniVersion"], "1.0.0");
-        assert_eq!(answer["supportedVersions"], json!(["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
+        assert_eq!(answer["supportedVersions"], json!(Version::supported()));
     }
 
     #[test]

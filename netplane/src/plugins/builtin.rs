@@ -1,5 +1,6 @@
 //! macvlan with host-local addresses, as one plugin call without another process.
 
+use super::ipam::audit;
 use super::ipam::host_local::{self, Allocation, HostLocalError, Request};
 use super::macvlan::{self, MacvlanError};
 use super::result::{CniResult, Interface, Ip, Route};
@@ -196,6 +197,18 @@ pub fn check(call: &Call, config: &Value, previous: Option<&CniResult>) -> Resul
         }
     }
     Ok(())
+}
+
+/// STATUS: the master is there, and there are addresses left.
+///
+/// # Errors
+/// 51 without the master, as pods on it are cut off then; 50 without addresses.
+pub fn status(config: &Value) -> Result<(), PluginError> {
+    let parts = Parts::parse(config)?;
+    master_name(config).map_err(|it| PluginError { code: code::LIMITED, ..it })?;
+    let Some(ipam) = &parts.ipam else { return Ok(()) };
+    audit::available(ipam, &parts.network)
+        .map_err(|it| PluginError { code: code::NOT_AVAILABLE, ..ipam_error(&it) })
 }
 
 /// Giving back after a failure: a second failure is told in the log, the first one is the answer.

@@ -3,14 +3,18 @@
 //! of both are one type, whatever version they were in.
 
 pub mod builtin;
+mod convert;
 pub mod exec;
 pub mod ipam;
+mod lenient;
 pub mod macvlan;
+mod process;
 pub mod result;
 pub mod version;
 
 use crate::netlink::socket::Netlink;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// One plugin's failure as CNI sees it (CNI specification 1.1.0, section 5, "Error").
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +36,10 @@ pub mod code {
     pub const DECODING: u32 = 6;
     pub const INVALID_CONFIG: u32 = 7;
     pub const TRY_AGAIN: u32 = 11;
+    /// STATUS: no ADD would succeed.
     pub const NOT_AVAILABLE: u32 = 50;
+    /// STATUS: no ADD would succeed, and containers that are attached may be cut off.
+    pub const LIMITED: u32 = 51;
     /// Our own: the work itself failed.
     pub const FAILED: u32 = 100;
 }
@@ -62,7 +69,13 @@ pub struct Call {
     pub args: String,
     /// `CNI_PATH`.
     pub path: Vec<PathBuf>,
+    /// How long a plugin that is a program may take.
+    pub timeout: Duration,
 }
+
+/// [`Call::timeout`] unless the configuration's `delegateTimeout` says otherwise. Longer than any plugin
+/// needs that will answer at all (dhcp's longest wait is a minute), shorter than kubelet's patience.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a plugin is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +83,8 @@ pub enum Verb {
     Add,
     Del,
     Check,
+    Status,
+    Gc,
 }
 
 impl Verb {
@@ -79,7 +94,14 @@ impl Verb {
             Self::Add => "ADD",
             Self::Del => "DEL",
             Self::Check => "CHECK",
+            Self::Status => "STATUS",
+            Self::Gc => "GC",
         }
+    }
+
+    /// Whether it is about one container; STATUS and GC are about a network.
+    const fn is_of_container(self) -> bool {
+        matches!(self, Self::Add | Self::Del | Self::Check)
     }
 }
 
@@ -121,6 +143,9 @@ pub fn run(
             Verb::Add => builtin::add(call, config).map(Some),
             Verb::Del => builtin::del(call, config).map(|()| None),
             Verb::Check => builtin::check(call, config, previous).map(|()| None),
+            Verb::Status => builtin::status(config).map(|()| None),
+            // Its addresses are in host-local's store, which `ipam::gc` goes through.
+            Verb::Gc => Ok(None),
         }
     } else {
         exec::run(verb, call, config, previous)

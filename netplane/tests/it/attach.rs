@@ -43,28 +43,6 @@ fn a_pod_gets_its_networks_and_loses_them() {
 }
 
 #[test]
-fn results_are_in_the_version_that_was_asked_for() {
-    for (version, golden) in [
-        ("0.3.1", include_str!("golden/add-0.3.1.json")),
-        ("0.4.0", include_str!("golden/add-0.4.0.json")),
-        ("1.0.0", include_str!("golden/add-1.0.0.json")),
-        ("1.1.0", include_str!("golden/add-1.1.0.json")),
-    ] {
-        let mut node = Node::new();
-        let mut config = node.macvlan("n3", "10.20.0.0/24");
-        config["mac"] = json!("02:00:00:00:00:01");
-        config["ipam"]["routes"] = json!([{ "dst": "10.99.0.0/16" }]);
-        node.nad("default-network", &config);
-        let pod = node.pod();
-        let result =
-            node.call("ADD", &pod, &node.configuration(version, "")).expect("attached").expect("JSON");
-        let text = result.to_string().replace(&pod.path().display().to_string(), "SANDBOX");
-        let wanted: Value = serde_json::from_str(golden).expect("a golden file");
-        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), wanted, "CNI {version}");
-    }
-}
-
-#[test]
 fn errors_are_in_the_version_that_was_asked_for() {
     let mut node = Node::new();
     let pod = node.pod();
@@ -293,20 +271,4 @@ fn a_default_route_that_is_asked_for_is_in_the_results() {
     assert!(error["msg"].as_str().is_some_and(|it| it.contains("route to 0.0.0.0/0 is gone")), "{error}");
     node.call("DEL", &pod, &configuration).expect("detached");
     assert_nothing_left(&node);
-}
-
-#[test]
-fn version_and_errors_are_as_the_specification_writes_them() {
-    let mut node = Node::new();
-    let pod = node.pod();
-    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
-        let answer = node.call("VERSION", &pod, &json!({ "cniVersion": version })).expect("an answer");
-        let supported = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
-        assert_eq!(answer, Some(json!({ "cniVersion": version, "supportedVersions": supported })));
-        let configuration = json!({ "cniVersion": version, "name": "x", "type": "netplane", "nadDir": 7 });
-        let error = node.call("ADD", &pod, &configuration).expect_err("a wrong key");
-        let message = error["msg"].as_str().unwrap_or_default();
-        assert!(message.starts_with("nadDir is 7: "), "{error}");
-        assert_eq!(error, json!({ "cniVersion": version, "code": 7, "msg": message }));
-    }
 }

@@ -2,9 +2,11 @@
 //! with the value, also on a panic.
 
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A node with the masters `n3` and `n6`, and folders of its own.
@@ -14,6 +16,8 @@ pub(crate) struct Node {
     pods: u32,
     /// `CNI_ARGS` of every call.
     pub(crate) args: String,
+    /// Results of ADD by container: a runtime keeps them for CHECK and DEL.
+    results: Mutex<BTreeMap<String, Value>>,
 }
 
 impl Node {
@@ -21,7 +25,13 @@ impl Node {
         static NODES: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("nt{}x{}", std::process::id(), NODES.fetch_add(1, Ordering::Relaxed));
         let args = "K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0".to_owned();
-        let node = Self { prefix, folder: tempfile::tempdir().expect("a folder"), pods: 0, args };
+        let node = Self {
+            prefix,
+            folder: tempfile::tempdir().expect("a folder"),
+            pods: 0,
+            args,
+            results: Mutex::default(),
+        };
         run("ip", &["netns", "add", &node.name()]);
         for master in ["n3", "n6"] {
             node.ip(&format!("link add {master} type veth peer name {master}p"));
@@ -95,9 +105,21 @@ impl Node {
         })
     }
 
-    /// Calls the plugin on this node.
+    /// Calls the plugin on this node as a runtime does: CHECK and DEL come with the result of the last ADD,
+    /// unless the configuration has one already.
     pub(crate) fn call(&self, verb: &str, pod: &Pod, configuration: &Value) -> Result<Option<Value>, Value> {
-        self.call_in(verb, &pod.name, &pod.path(), &configuration.to_string())
+        let mut configuration = configuration.clone();
+        if matches!(verb, "CHECK" | "DEL")
+            && configuration.get("prevResult").is_none()
+            && let Some(result) = self.results.lock().expect("no panic").get(&pod.name)
+        {
+            configuration["prevResult"] = result.clone();
+        }
+        let answer = self.call_in(verb, &pod.name, &pod.path(), &configuration.to_string());
+        if let ("ADD", Ok(Some(result))) = (verb, &answer) {
+            self.results.lock().expect("no panic").insert(pod.name.clone(), result.clone());
+        }
+        answer
     }
 
     pub(crate) fn call_in(
@@ -107,19 +129,43 @@ impl Node {
         netns: &Path,
         stdin: &str,
     ) -> Result<Option<Value>, Value> {
+        answer(&self.run_in(verb, container, netns, stdin, &[]))
+    }
+
+    /// One call, with everything that it prints. `env` goes over the usual environment; an empty value
+    /// takes a variable out of it.
+    pub(crate) fn run_in(
+        &self,
+        verb: &str,
+        container: &str,
+        netns: &Path,
+        stdin: &str,
+        env: &[(&str, &str)],
+    ) -> Output {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.name())).arg(env!("CARGO_BIN_EXE_netplane"));
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0");
         command.env("CNI_NETNS", netns).env("CNI_PATH", "/opt/cni/bin");
         command.env("CNI_ARGS", &self.args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        for (name, value) in env {
+            if value.is_empty() {
+                command.env_remove(name)
+            } else {
+                command.env(name, value)
+            };
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("nsenter is installed");
         child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).expect("stdin is read");
-        let output = child.wait_with_output().expect("it ends");
-        let printed = (!output.stdout.is_empty())
-            .then(|| serde_json::from_slice(&output.stdout).expect("nothing but JSON on stdout"));
-        if output.status.success() { Ok(printed) } else { Err(printed.expect("an error in JSON")) }
+        child.wait_with_output().expect("it ends")
     }
+}
+
+/// What was printed on stdout, by success.
+pub(crate) fn answer(output: &Output) -> Result<Option<Value>, Value> {
+    let printed = (!output.stdout.is_empty())
+        .then(|| serde_json::from_slice(&output.stdout).expect("nothing but JSON on stdout"));
+    if output.status.success() { Ok(printed) } else { Err(printed.expect("an error in JSON")) }
 }
 
 impl Drop for Node {

@@ -3,8 +3,10 @@
 
 mod agent;
 mod attach;
+mod attach_exec;
 mod attach_foreign;
 mod attach_select;
+mod attach_versions;
 mod cases_bpf;
 mod containerd;
 mod dataplane;

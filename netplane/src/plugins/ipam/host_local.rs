@@ -80,7 +80,7 @@ pub struct Request<'a> {
 }
 
 impl Config {
-    fn sets(&self) -> Result<Vec<Vec<Range>>, HostLocalError> {
+    pub(super) fn sets(&self) -> Result<Vec<Vec<Range>>, HostLocalError> {
         let single = self.subnet.as_ref().map(|subnet| RangeConfig {
             subnet: subnet.clone(),
             range_start: self.range_start,
@@ -96,7 +96,7 @@ impl Config {
         Ok(sets.into_iter().map(check).collect::<Result<_, _>>()?)
     }
 
-    fn data_dir(&self) -> PathBuf {
+    pub(super) fn data_dir(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
     }
 
@@ -220,7 +220,7 @@ pub fn held(config: &Config, request: Request<'_>) -> Result<Vec<IpAddr>, HostLo
     Ok(store.addresses(owner)?)
 }
 
-fn check_name(name: &str) -> Result<(), HostLocalError> {
+pub(super) fn check_name(name: &str) -> Result<(), HostLocalError> {
     let sound = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
     if sound { Ok(()) } else { Err(HostLocalError::Name { name: name.to_owned() }) }
 }

@@ -1,5 +1,6 @@
 //! Address management inside the process.
 
+pub mod audit;
 pub mod host_local;
 mod ranges;
 mod store;

@@ -94,6 +94,21 @@ impl Store {
         fs::write(&path, address.to_string()).map_err(failed("write", &path))
     }
 
+    /// All addresses that are taken, with what their files say: `containerID CRLF interface`.
+    pub(super) fn taken(&self) -> Result<Vec<(IpAddr, String)>, StoreError> {
+        let mut taken = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed("list", &self.folder))? {
+            let path = entry.map_err(failed("list", &self.folder))?.path();
+            let address = path.file_name().and_then(|it| it.to_str()).and_then(|it| it.parse().ok());
+            let Some(address) = address else { continue };
+            match fs::read_to_string(&path) {
+                Ok(text) => taken.push((address, text)),
+                Err(error) => return Err(failed("read", &path)(error)),
+            }
+        }
+        Ok(taken)
+    }
+
     /// The addresses that `owner` has.
     pub(super) fn addresses(&self, owner: Owner<'_>) -> Result<Vec<IpAddr>, StoreError> {
         let mut addresses = Vec::new();
