@@ -13,6 +13,8 @@ pub mod attach;
 
 pub mod plugins;
 
+pub mod cluster;
+
 pub mod world;
 
 pub mod dataplane;

@@ -6,6 +6,7 @@ pub mod perform;
 pub mod places;
 pub mod plan;
 pub mod record;
+pub mod status;
 pub mod store;
 
 use crate::nad::dir::NadDirError;

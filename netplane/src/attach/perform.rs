@@ -120,6 +120,8 @@ fn begun(delegate: &Delegate) -> Attachment {
         interface: delegate.interface.clone(),
         default: delegate.default,
         disable_check: delegate.disable_check,
+        default_route: delegate.default_route.clone(),
+        device_info: None,
         plugins: delegate.plugins.clone(),
         result: None,
         mac: None,

@@ -60,6 +60,12 @@ pub struct Attachment {
     /// `disableCheck` of a list: CHECK is not for its plugins.
     #[serde(default)]
     pub disable_check: bool,
+    /// `default-route` of the selection: gateways, perhaps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_route: Option<Vec<IpAddr>>,
+    /// Of the device that the attachment has (device information specification), for `network-status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_info: Option<serde_json::Value>,
     /// The plugins' configurations as they were called, in order, without `prevResult`.
     pub plugins: Vec<serde_json::Value>,
     /// The delegate's result; absent until the delegate has returned.

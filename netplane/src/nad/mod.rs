@@ -4,6 +4,7 @@ pub mod dir;
 pub mod fast_path;
 mod reader;
 pub mod selection;
+pub mod status;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

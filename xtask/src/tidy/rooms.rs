@@ -9,12 +9,17 @@ const SOURCES: &str = "netplane/src/";
 const EXCEPTION: (&str, &str) = ("dataplane", "world::tables");
 
 /// What may stand in some places only: words, the places below `netplane/src/`, and why.
-const HOMES: [(&[&str], &[&str], &str); 4] = [
+const HOMES: [(&[&str], &[&str], &str); 5] = [
     (&["aya::", "aya_log::", "aya_obj::"], &["dataplane/"], "the kernel's BPF side has one room"),
     (
         &["rtnetlink::", "netlink_packet_route::", "netlink_packet_core::", "netlink_sys::"],
         &["netlink/"],
         "netlink messages have one room",
+    ),
+    (
+        &["kube::", "k8s_openapi::"],
+        &["cluster/", "sources/"],
+        "the cluster's API has one room in the plugin, and the agent's watches",
     ),
     (
         &["tokio::spawn", "task::spawn", "tokio::task::spawn"],
@@ -145,6 +150,8 @@ mod tests {
             ("netplane/src/agent/mod.rs", "use aya::Ebpf;\nuse netlink_packet_route::x;", &[1, 2]),
             ("netplane/src/agent/mod.rs", "tokio::spawn(f());", &[]),
             ("netplane/src/netlink/mod.rs", "tokio::spawn(f());", &[1]),
+            ("netplane/src/cluster/api.rs", "use kube::Client;", &[]),
+            ("netplane/src/cni/networks.rs", "use kube::Client;", &[1]),
             ("netplane/src/netlink/mod.rs", "a();\n#[cfg(test)]\nmod tests {\ntokio::spawn(f());\n}", &[]),
             ("netplane/src/netlink/mod.rs", "// println!\nprintln!(\"aya::\");", &[2]),
             ("netplane/src/cli/status.rs", "println!();", &[]),
