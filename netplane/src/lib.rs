@@ -5,6 +5,8 @@ pub mod cli;
 
 pub mod agent;
 
+pub mod install;
+
 pub mod sources;
 
 pub mod cni;

@@ -1,6 +1,7 @@
 //! What a person calls: arguments in, text or JSON out.
 
 mod agent;
+mod install;
 mod lint;
 mod status;
 
@@ -22,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Run the node agent.
     Agent(AgentArguments),
+    /// Put plugin, kubeconfig and configuration on a node and keep them current, as Multus's thin entrypoint.
+    Install(Box<install::InstallArguments>),
     /// Show what the agent forwards, and what is wrong.
     Status(StatusArguments),
     /// Check NAD files before they are applied.
@@ -75,6 +78,7 @@ pub fn log_to_stderr(default: &str) {
 pub fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Agent(arguments) => agent::run(&arguments),
+        Command::Install(arguments) => install::run(*arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Lint { files } => lint::run(&files),
     };

@@ -12,4 +12,5 @@ mod containerd;
 mod dataplane;
 mod demo;
 mod harness;
+mod install;
 mod program;
