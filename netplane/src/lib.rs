@@ -15,6 +15,8 @@ pub mod attach;
 
 pub mod plugins;
 
+pub mod devices;
+
 pub mod cluster;
 
 pub mod world;

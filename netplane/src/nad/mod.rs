@@ -1,5 +1,6 @@
 //! The NetworkAttachmentDefinition and what the NPWG standard puts into annotations, as types.
 
+pub mod device_info;
 pub mod dir;
 pub mod fast_path;
 mod reader;
