@@ -1,5 +1,7 @@
 //! Labs, traffic, baselines and benchmarks.
 
+pub mod attach;
+
 pub mod demo;
 
 pub mod lab;

@@ -15,7 +15,7 @@
 
 pub mod command;
 
-mod undo;
+pub(crate) mod undo;
 
 pub mod signals;
 

@@ -18,7 +18,7 @@ pub struct Namespace {
 impl Namespace {
     /// Makes `/run/netns/NAME` with its loopback interface up and reverse-path filters off: a lab's
     /// replies may come in where no request went out.
-    pub(super) fn create(name: String, undo: &UndoStack) -> Result<Self> {
+    pub(crate) fn create(name: String, undo: &UndoStack) -> Result<Self> {
         undo.make(|| Ok((IP.run(["netns", "add", &name])?, Undo::Namespace(name.clone()))))?;
         let netns = Netns::open(format!("/run/netns/{name}"))?;
         let namespace = Self { name, netns };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// One thing to take away.
 #[derive(Debug)]
-pub(super) enum Undo {
+pub(crate) enum Undo {
     Directory(PathBuf),
     Mount(PathBuf),
     /// A network namespace by its name in /run/netns.
@@ -20,7 +20,7 @@ pub(super) enum Undo {
 
 /// What there is to undo, in the order in which it was made; undone backwards.
 #[derive(Clone, Debug)]
-pub(super) struct UndoStack {
+pub(crate) struct UndoStack {
     steps: Arc<Mutex<Vec<Undo>>>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct UndoStack {
 static STACKS: Mutex<Vec<UndoStack>> = Mutex::new(Vec::new());
 
 impl UndoStack {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stack = Self { steps: Arc::default() };
         lock(&STACKS).push(stack.clone());
         stack
@@ -36,7 +36,7 @@ impl UndoStack {
 
     /// Runs `make` and notes how to undo it. A signal that comes meanwhile waits, so that nothing is made
     /// that is not undone.
-    pub(super) fn make<T>(&self, make: impl FnOnce() -> anyhow::Result<(T, Undo)>) -> anyhow::Result<T> {
+    pub(crate) fn make<T>(&self, make: impl FnOnce() -> anyhow::Result<(T, Undo)>) -> anyhow::Result<T> {
         let mut steps = lock(&self.steps);
         let (made, undo) = make()?;
         steps.push(undo);
@@ -44,7 +44,7 @@ impl UndoStack {
     }
 
     /// Undoes everything, goes on after failures, and says what could not be undone.
-    pub(super) fn run(&self) -> Vec<String> {
+    pub(crate) fn run(&self) -> Vec<String> {
         let problems = undo_all(&mut lock(&self.steps));
         lock(&STACKS).retain(|it| !Arc::ptr_eq(&it.steps, &self.steps));
         problems
