@@ -2,7 +2,7 @@
 
 use crate::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey,
-    UplinkEntry, UplinkKey,
+    Router, UplinkEntry, UplinkKey,
 };
 
 /// The tables of one node.
@@ -22,6 +22,12 @@ pub trait Tables {
     fn route4(&self, key: &RouteKey) -> Option<u32>;
     /// Tells the agent that an on-link neighbour is wanted.
     fn want_neighbour(&self, key: &RouteKey);
+
+    /// A data endpoint as the users' router.
+    fn router(&self, scope: u32) -> Option<&Router>;
+    /// Whether there may be one more packet of our own now (ICMP, Error Indication): they are limited in
+    /// number (RFC 1812 §4.3.2.8, RFC 4443 §2.4 f).
+    fn may_answer(&self) -> bool;
 
     /// Adds a forwarded packet of `bytes` inner bytes to a session's counter.
     fn count_session(&self, counter: u32, bytes: u32);

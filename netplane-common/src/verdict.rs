@@ -61,6 +61,8 @@ reasons! {
     PassExtensionHeader = 34, "pass-extension-header", pass;
     /// Not GTP-U version 1 on its port.
     PassNotGtpu = 35, "pass-not-gtpu", pass;
+    /// An Echo Request that was answered for the pod (`gtpu.echo`).
+    EchoAnswered = 48, "echo-answered", pass;
 }
 
 /// The outcome for one packet. A packet is never half-rewritten: `Pass` leaves it as it came.
@@ -78,6 +80,13 @@ pub enum Verdict {
     Transmit,
     /// Out by the master with this index in the device map.
     Redirect {
+        port: u32,
+    },
+    /// Not forwarded, but turned into an answer, which goes out by the master with this index in the device
+    /// map, or, if that is `NO_INDEX`, by the interface that the packet came in by.
+    Answer {
+        network: u16,
+        reason: Reason,
         port: u32,
     },
     Drop {

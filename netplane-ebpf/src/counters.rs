@@ -1,9 +1,10 @@
 //! Counting in per-CPU elements, without atomic operations, and the sampled log of drops.
 
 use crate::maps;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::info;
-use netplane_common::map::{Counter, network_counter_index};
+use netplane_common::map::{AnswerBudget, Counter, network_counter_index};
 use netplane_common::verdict::Reason;
 
 /// Of the drops of one reason on one CPU, the first and then one in this many (a power of two) is logged.
@@ -34,6 +35,26 @@ pub(crate) fn count_session(counter: u32, bytes: u32) {
 pub(crate) fn count(network: u16, reason: Reason, bytes: usize) -> u64 {
     let counter = maps::NETWORK_COUNTERS.get_ptr_mut(network_counter_index(network, reason as u8));
     counter.map_or(0, |counter| add(counter, bytes as u64))
+}
+
+/// Takes one from this CPU's budget of answers. The clock is read only where a window's budget is used up.
+#[inline(always)]
+pub(crate) fn take_answer() -> bool {
+    let Some(budget) = maps::ANSWERS.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: as in `add`; the helper has no arguments.
+    unsafe {
+        if (*budget).left == 0 {
+            let now = bpf_ktime_get_ns();
+            if now.wrapping_sub((*budget).since) < AnswerBudget::WINDOW_NS {
+                return false;
+            }
+            *budget = AnswerBudget { left: AnswerBudget::PER_WINDOW, since: now };
+        }
+        (*budget).left = (*budget).left.wrapping_sub(1);
+    }
+    true
 }
 
 /// Logs some drops, so that a person can see what they are; never all of them.

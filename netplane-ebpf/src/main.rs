@@ -17,6 +17,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use netplane_common::decide::decide;
 use netplane_common::frame::Frame;
+use netplane_common::map::NO_INDEX;
 use netplane_common::verdict::Verdict;
 
 /// Attached to every master that carries a fast-path network.
@@ -32,9 +33,10 @@ fn netplane_xdp(ctx: XdpContext) -> u32 {
             xdp_action::XDP_PASS
         }
         Verdict::Transmit => xdp_action::XDP_TX,
-        // A port that has vanished: dropped, as a frame already rewritten cannot be passed.
-        Verdict::Redirect { port } => {
-            maps::PORTS.redirect(port, u64::from(xdp_action::XDP_DROP)).unwrap_or_else(|action| action)
+        Verdict::Redirect { port } => redirect(port),
+        Verdict::Answer { network, reason, port } => {
+            counters::count(network, reason, frame.len());
+            if port == NO_INDEX { xdp_action::XDP_TX } else { redirect(port) }
         }
         Verdict::Drop { network, reason } => {
             let count = counters::count(network, reason, frame.len());
@@ -42,6 +44,12 @@ fn netplane_xdp(ctx: XdpContext) -> u32 {
             xdp_action::XDP_DROP
         }
     }
+}
+
+/// Out by a master. One that has vanished: dropped, as a frame already rewritten cannot be passed.
+#[inline(always)]
+fn redirect(port: u32) -> u32 {
+    maps::PORTS.redirect(port, u64::from(xdp_action::XDP_DROP)).unwrap_or_else(|action| action)
 }
 
 /// A reachable panic is an endless loop, which the verifier refuses to load.

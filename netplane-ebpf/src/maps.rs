@@ -4,8 +4,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use netplane_common::map::{
-    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NETWORK_COUNTERS_STRIDE,
-    NetworkName, NextHop, PeerKey, RouteKey, UplinkEntry, UplinkKey,
+    AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey,
+    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey,
 };
 
 /// Sessions per direction that fit unless the loader says otherwise.
@@ -26,6 +26,11 @@ pub(crate) static ENDPOINTS: HashMap<EndpointKey, EndpointEntry> =
 pub(crate) static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1 << 16, 0);
 #[map]
 pub(crate) static ROUTES4: LpmTrie<RouteKey, u32> = LpmTrie::with_max_entries(1 << 16, 0);
+#[map]
+pub(crate) static ROUTERS: Array<Router> = Array::with_max_entries(MAX_ENDPOINTS, 0);
+/// One element: what is left of our own packets (ICMP and the like) in the current window.
+#[map]
+pub(crate) static ANSWERS: PerCpuArray<AnswerBudget> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static PEERS: LpmTrie<PeerKey, u8> = LpmTrie::with_max_entries(1 << 12, 0);
 #[map]

@@ -3,7 +3,7 @@
 use crate::maps;
 use netplane_common::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, NextHop,
-    PeerKey, RouteKey, UplinkEntry, UplinkKey,
+    PeerKey, RouteKey, Router, UplinkEntry, UplinkKey,
 };
 use netplane_common::tables::Tables;
 
@@ -57,6 +57,16 @@ impl Tables for Maps {
             Event { kind: EventKind::NeighbourWanted as u32, scope: key.scope, address: key.destination };
         // A full buffer: the next packet asks again.
         let _ = maps::EVENTS.output::<Event>(event, 0);
+    }
+
+    #[inline(always)]
+    fn router(&self, scope: u32) -> Option<&Router> {
+        maps::ROUTERS.get(scope)
+    }
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        crate::counters::take_answer()
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Packets to users: into the tunnel that their session names.
 
-use super::{Arrival, flow_source_port, not_forwarded, resolved, way_out};
+use super::{Arrival, flow_source_port, icmp, not_forwarded, resolved, way_out};
 use crate::frame::Frame;
 use crate::map::{DownlinkEntry, DownlinkKey4, DownlinkKey6, SessionAction, downlink_flags};
 use crate::rewrite::{self, Outer};
@@ -22,9 +22,25 @@ pub(super) fn ipv4<F: Frame, T: Tables>(
     match tables.downlink4(&key) {
         Some(entry) if entry.mac == arrival.mac => {
             let outcome = encapsulate_ipv4(frame, tables, arrival, header, entry);
-            outcome.unwrap_or_else(|reason| not_forwarded(entry.network, reason))
+            outcome.unwrap_or_else(|reason| refused(frame, tables, arrival, entry, reason))
         }
         _ => Verdict::Pass,
+    }
+}
+
+/// A packet that goes no further: its sender is told where that is for the sender to mend.
+#[inline(always)]
+fn refused<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    entry: &DownlinkEntry,
+    reason: Reason,
+) -> Verdict {
+    if matches!(reason, Reason::TtlExpired | Reason::TooBig) {
+        icmp::about_downlink(frame, tables, &arrival, entry, reason).verdict(entry.network, reason)
+    } else {
+        not_forwarded(entry.network, reason)
     }
 }
 
@@ -37,7 +53,7 @@ pub(super) fn ipv6<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arri
     match tables.downlink6(&key) {
         Some(entry) if entry.mac == arrival.mac => {
             let outcome = encapsulate_ipv6(frame, tables, arrival, header, entry);
-            outcome.unwrap_or_else(|reason| not_forwarded(entry.network, reason))
+            outcome.unwrap_or_else(|reason| refused(frame, tables, arrival, entry, reason))
         }
         _ => Verdict::Pass,
     }
@@ -72,7 +88,7 @@ fn encapsulate_ipv4<F: Frame, T: Tables>(
         traffic_class: header.tos,
         flow: [header.source.raw(), header.destination.raw(), ports],
     };
-    let (next_hop, l4) = encapsulate(frame, tables, arrival, entry, user)?;
+    let (next_hop, l4) = encapsulate(frame, tables, arrival.l3, entry, user)?;
     rewrite::store_hop(frame, l4, header.next_hop()).ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, u32::from(total_length));
     Ok(way_out(next_hop, arrival))
@@ -102,7 +118,7 @@ fn encapsulate_ipv6<F: Frame, T: Tables>(
         // The flow label tells flows apart where it is set (RFC 6437); extension headers hide ports.
         flow: [fold(header.source), fold(header.destination), header.version_class_flow.raw()],
     };
-    let (next_hop, at) = encapsulate(frame, tables, arrival, entry, user)?;
+    let (next_hop, at) = encapsulate(frame, tables, arrival.l3, entry, user)?;
     rewrite::store_hop_limit(frame, at, header.next_header, header.hop_limit.wrapping_sub(1))
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, u32::from(total_length));
@@ -127,26 +143,26 @@ impl Ports {
 }
 
 /// What the outer headers need to know of a user's packet.
-struct User {
+pub(super) struct User {
     /// Bytes of the IP packet.
-    total_length: u16,
-    traffic_class: u8,
-    flow: [u32; 3],
+    pub(super) total_length: u16,
+    pub(super) traffic_class: u8,
+    pub(super) flow: [u32; 3],
 }
 
 /// Puts the outer headers in front of the packet. Returns the next hop and the inner packet's offset.
 #[inline(always)]
-fn encapsulate<'t, F: Frame, T: Tables>(
+pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
     frame: &mut F,
     tables: &'t T,
-    arrival: Arrival,
+    l3: usize,
     entry: &DownlinkEntry,
     user: User,
 ) -> Result<(&'t crate::map::NextHop, usize), Reason> {
     if entry.action != SessionAction::Forward as u8 {
         return Err(Reason::SessionDrop);
     }
-    let end = arrival.l3 + usize::from(user.total_length);
+    let end = l3 + usize::from(user.total_length);
     if end > frame.len() {
         return Err(Reason::Malformed);
     }
@@ -168,10 +184,10 @@ fn encapsulate<'t, F: Frame, T: Tables>(
         };
         let extra = rewrite::WithContainer { optional, container };
         let outer = outer(entry, &user, Gtpu::VERSION_1 | Gtpu::E, size_of_val(&extra));
-        rewrite::encapsulated(frame, arrival.l3, end, outer, extra, next_hop)
+        rewrite::encapsulated(frame, l3, end, outer, extra, next_hop)
     } else {
         let outer = outer(entry, &user, Gtpu::VERSION_1, 0);
-        rewrite::encapsulated(frame, arrival.l3, end, outer, (), next_hop)
+        rewrite::encapsulated(frame, l3, end, outer, (), next_hop)
     };
     at.map(|at| (next_hop, at)).ok_or(Reason::NoRoom)
 }

@@ -4,11 +4,13 @@
 //! change bytes. What is not for one of our endpoints, or not fully understood, passes as it came.
 
 mod downlink;
+mod icmp;
 mod relay;
+mod signalling;
 mod uplink;
 
 use crate::frame::Frame;
-use crate::map::{NextHop, NextHopState, Port};
+use crate::map::{NO_INDEX, NextHop, NextHopState, Port};
 use crate::tables::Tables;
 use crate::verdict::{Reason, Verdict};
 use crate::wire::ethernet::{EtherType, Ethernet, Mac, VlanTag};
@@ -95,6 +97,31 @@ fn way_out(next_hop: &NextHop, arrival: Arrival) -> Verdict {
         Verdict::Transmit
     } else {
         Verdict::Redirect { port: next_hop.port }
+    }
+}
+
+/// The way of an answer, as a number that a BPF function can return.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Way(u32);
+
+impl Way {
+    /// There is no answer.
+    const NONE: Self = Self(u32::MAX - 1);
+    /// Out by where the packet came from.
+    const BACK: Self = Self(NO_INDEX);
+
+    #[inline(always)]
+    fn out(next_hop: &NextHop, arrival: Arrival) -> Self {
+        if next_hop.ifindex == arrival.port.ifindex { Self::BACK } else { Self(next_hop.port) }
+    }
+
+    /// For a packet that is not forwarded for this reason.
+    #[inline(always)]
+    fn verdict(self, network: u16, reason: Reason) -> Verdict {
+        match self {
+            Self::NONE => not_forwarded(network, reason),
+            Self(port) => Verdict::Answer { network, reason, port },
+        }
     }
 }
 

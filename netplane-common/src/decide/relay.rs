@@ -2,7 +2,7 @@
 //! extension headers, same sequence numbers.
 
 use super::uplink::GPdu;
-use super::{Arrival, flow_source_port, resolved, way_out};
+use super::{flow_source_port, resolved, way_out};
 use crate::frame::Frame;
 use crate::map::{UplinkEntry, uplink_flags};
 use crate::rewrite;
@@ -17,7 +17,6 @@ use crate::wire::udp::Udp;
 pub(super) fn forward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    arrival: Arrival,
     packet: GPdu,
     entry: &UplinkEntry,
 ) -> Result<Verdict, Reason> {
@@ -39,8 +38,8 @@ pub(super) fn forward<F: Frame, T: Tables>(
     let source = if by_flow { flow_source_port(words) } else { gtpu::PORT };
     let udp = Udp { source, destination: gtpu::PORT, length: packet.udp.length, checksum: Be16::new(0) };
     let gtpu = Gtpu { teid: target.teid, ..packet.gtpu };
-    rewrite::relayed(frame, arrival.l3, end, rewrite::Outer { ip: outer, udp, gtpu }, next_hop)
+    rewrite::relayed(frame, packet.arrival.l3, end, rewrite::Outer { ip: outer, udp, gtpu }, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, u32::from(packet.gtpu.length.get()));
-    Ok(way_out(next_hop, arrival))
+    Ok(way_out(next_hop, packet.arrival))
 }

@@ -1,6 +1,6 @@
 //! G-PDUs from a peer: to the data network, to another peer, or to the pod.
 
-use super::{Arrival, not_forwarded, relay, resolved, way_out};
+use super::{Arrival, Way, icmp, not_forwarded, relay, resolved, signalling, way_out};
 use crate::frame::Frame;
 use crate::map::{
     EndpointKey, NO_INDEX, NextHop, PeerKey, RouteKey, SessionAction, UnknownTeid, UplinkEntry, UplinkKey,
@@ -10,10 +10,10 @@ use crate::parse::payload_offset;
 use crate::rewrite;
 use crate::tables::Tables;
 use crate::verdict::{Reason, Verdict};
-use crate::wire::Be32;
 use crate::wire::gtpu::{Gtpu, message};
 use crate::wire::ip::{Ipv4, Ipv6, ecn, prefix64};
 use crate::wire::udp::Udp;
+use crate::wire::{Be16, Be32};
 
 /// UDP to port 2152. `None` if the destination is no endpoint of this port.
 #[inline(always)]
@@ -27,28 +27,47 @@ pub(super) fn gtpu<F: Frame, T: Tables>(
     let at = arrival.l3 + Ipv4::LEN + Udp::LEN;
     let gtpu = frame.load::<Gtpu>(at).filter(Gtpu::is_version_1);
     let Some(gtpu) = gtpu else {
-        return no_session(tables, arrival, outer, Reason::PassNotGtpu);
+        let none = Gtpu { flags: 0, message: 0, length: Be16::new(0), teid: Be32::new(0) };
+        let packet = GPdu { arrival, outer, udp, gtpu: none, at };
+        return no_session(frame, tables, packet, Reason::PassNotGtpu);
     };
+    let packet = GPdu { arrival, outer, udp, gtpu, at };
     if gtpu.message != message::G_PDU && gtpu.message != message::END_MARKER {
-        return no_session(tables, arrival, outer, Reason::PassSignalling);
+        return no_session(frame, tables, packet, Reason::PassSignalling);
     }
     let key = UplinkKey { port: arrival.port, teid: gtpu.teid, local: outer.destination };
     let Some(entry) = tables.uplink(&key) else {
         let end_marker = gtpu.message == message::END_MARKER;
         let reason = if end_marker { Reason::PassSignalling } else { Reason::PassUnknownTeid };
-        return no_session(tables, arrival, outer, reason);
+        return no_session(frame, tables, packet, reason);
     };
     if entry.mac != arrival.mac {
         return Some(Verdict::Pass);
     }
-    let packet = GPdu { outer, udp, gtpu, at };
-    let outcome = session(frame, tables, arrival, packet, entry);
-    Some(outcome.unwrap_or_else(|reason| not_forwarded(entry.network, reason)))
+    let outcome = session(frame, tables, packet, entry);
+    Some(outcome.unwrap_or_else(|reason| refused(frame, tables, packet, entry, reason)))
+}
+
+/// A packet that goes no further: its sender is told where that is for the sender to mend.
+#[inline(always)]
+fn refused<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    packet: GPdu,
+    entry: &UplinkEntry,
+    reason: Reason,
+) -> Verdict {
+    if matches!(reason, Reason::TtlExpired | Reason::TooBig) {
+        icmp::about_uplink(frame, tables, &packet, entry, reason).verdict(entry.network, reason)
+    } else {
+        not_forwarded(entry.network, reason)
+    }
 }
 
 /// The headers of a GTP-U packet, and where the GTP-U header is.
 #[derive(Clone, Copy)]
 pub(super) struct GPdu {
+    pub(super) arrival: Arrival,
     pub(super) outer: Ipv4,
     pub(super) udp: Udp,
     pub(super) gtpu: Gtpu,
@@ -73,7 +92,6 @@ impl GPdu {
 fn session<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    arrival: Arrival,
     packet: GPdu,
     entry: &UplinkEntry,
 ) -> Result<Verdict, Reason> {
@@ -84,9 +102,9 @@ fn session<F: Frame, T: Tables>(
     }
     match SessionAction::from_number(entry.action) {
         SessionAction::Drop => Err(Reason::SessionDrop),
-        SessionAction::Relay => relay::forward(frame, tables, arrival, packet, entry),
+        SessionAction::Relay => relay::forward(frame, tables, packet, entry),
         SessionAction::Forward if packet.gtpu.message == message::END_MARKER => Err(Reason::PassSignalling),
-        SessionAction::Forward => decapsulate(frame, tables, arrival, packet, entry),
+        SessionAction::Forward => decapsulate(frame, tables, packet, entry),
     }
 }
 
@@ -94,7 +112,6 @@ fn session<F: Frame, T: Tables>(
 fn decapsulate<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    arrival: Arrival,
     packet: GPdu,
     entry: &UplinkEntry,
 ) -> Result<Verdict, Reason> {
@@ -102,8 +119,8 @@ fn decapsulate<F: Frame, T: Tables>(
     let at = payload_offset(frame, packet.at, packet.gtpu)?;
     let version: u8 = frame.load(at).ok_or(Reason::Malformed)?;
     match version >> 4 {
-        4 => to_ipv4(frame, tables, arrival, packet, entry, Inner { at, end }),
-        6 => to_ipv6(frame, tables, arrival, packet, entry, Inner { at, end }),
+        4 => to_ipv4(frame, tables, packet, entry, Inner { at, end }),
+        6 => to_ipv6(frame, tables, packet, entry, Inner { at, end }),
         _ => Err(Reason::Malformed),
     }
 }
@@ -119,7 +136,6 @@ struct Inner {
 fn to_ipv4<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    arrival: Arrival,
     packet: GPdu,
     entry: &UplinkEntry,
     inner: Inner,
@@ -150,14 +166,13 @@ fn to_ipv4<F: Frame, T: Tables>(
     rewrite::decapsulated_ipv4(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, total_length as u32);
-    Ok(way_out(next_hop, arrival))
+    Ok(way_out(next_hop, packet.arrival))
 }
 
 #[inline(always)]
 fn to_ipv6<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    arrival: Arrival,
     packet: GPdu,
     entry: &UplinkEntry,
     inner: Inner,
@@ -184,12 +199,12 @@ fn to_ipv6<F: Frame, T: Tables>(
     rewrite::decapsulated_ipv6(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, total_length as u32);
-    Ok(way_out(next_hop, arrival))
+    Ok(way_out(next_hop, packet.arrival))
 }
 
 /// The next hop for a decapsulated packet: by index, or by trie where the pod has more than one way.
 #[inline(always)]
-fn route<'t, T: Tables>(
+pub(super) fn route<'t, T: Tables>(
     tables: &'t T,
     entry: &UplinkEntry,
     destination: Be32,
@@ -243,19 +258,37 @@ impl Peers {
 
 /// What no session takes, as the network's metadata says. `None`: no endpoint of ours.
 #[inline(always)]
-fn no_session<T: Tables>(tables: &T, arrival: Arrival, outer: Ipv4, reason: Reason) -> Option<Verdict> {
+fn no_session<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    packet: GPdu,
+    reason: Reason,
+) -> Option<Verdict> {
+    let GPdu { arrival, outer, gtpu, .. } = packet;
     let entry = tables.endpoint(&EndpointKey { port: arrival.port, address: outer.destination })?;
     if entry.mac != arrival.mac {
         return Some(Verdict::Pass);
     }
     let listed = entry.flags & endpoint_flags::PEER_LIST != 0;
     let allowed = Peers { network: entry.network, prefix: entry.peer, mask: entry.peer_mask, listed };
-    let reason = if !allowed.contain(tables, outer.source) {
-        Reason::PeerNotAllowed
-    } else if reason == Reason::PassUnknownTeid && entry.unknown_teid == UnknownTeid::Drop as u8 {
-        Reason::UnknownTeid
-    } else {
-        reason
+    if !allowed.contain(tables, outer.source) {
+        return Some(not_forwarded(entry.network, Reason::PeerNotAllowed));
+    }
+    let verdict = match reason {
+        Reason::PassSignalling
+            if gtpu.message == message::ECHO_REQUEST && entry.flags & endpoint_flags::ECHO != 0 =>
+        {
+            let way = signalling::echo(frame, &packet);
+            let reason = if way == Way::NONE { Reason::PassSignalling } else { Reason::EchoAnswered };
+            way.verdict(entry.network, reason)
+        }
+        Reason::PassUnknownTeid if entry.unknown_teid == UnknownTeid::Drop as u8 => {
+            not_forwarded(entry.network, Reason::UnknownTeid)
+        }
+        Reason::PassUnknownTeid if entry.unknown_teid == UnknownTeid::ErrorIndication as u8 => {
+            signalling::error_indication(frame, tables, &packet).verdict(entry.network, Reason::UnknownTeid)
+        }
+        reason => not_forwarded(entry.network, reason),
     };
-    Some(not_forwarded(entry.network, reason))
+    Some(verdict)
 }

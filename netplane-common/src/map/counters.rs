@@ -13,6 +13,23 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// How many packets of our own (ICMP, Error Indication) a CPU may still send in the current window, so
+/// that nobody makes netplane flood a third party.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AnswerBudget {
+    pub left: u64,
+    /// Start of the window, in nanoseconds of the monotonic clock.
+    pub since: u64,
+}
+
+impl AnswerBudget {
+    /// With the window, 1000 a second and 50 at once on each CPU: the kernel's own defaults
+    /// (`icmp_msgs_per_sec`, `icmp_msgs_burst`).
+    pub const PER_WINDOW: u64 = 50;
+    pub const WINDOW_NS: u64 = 50_000_000;
+}
+
 /// Elements of the network counters per network: one for each number of `Reason`.
 pub const NETWORK_COUNTERS_STRIDE: u32 = 64;
 

@@ -22,12 +22,16 @@ pub enum UnknownTeid {
     Pass = 0,
     /// Counted as `unknown-teid`.
     Drop = 1,
+    /// The same, and the peer is told (TS 29.281 §7.3.1).
+    ErrorIndication = 2,
 }
 
 /// Flags of [`EndpointEntry`].
 pub mod endpoint_flags {
     /// The network has more peers than `peer`/`peer_mask` can say: look them up.
     pub const PEER_LIST: u8 = 1 << 0;
+    /// Echo Requests are answered here and not by the pod.
+    pub const ECHO: u8 = 1 << 1;
 }
 
 /// What the network's metadata says of packets that no session takes.

@@ -9,17 +9,19 @@ mod next_hop;
 mod pod;
 mod session;
 
-pub use counters::{Counter, NETWORK_COUNTERS_STRIDE, NETWORK_NAME_MAX, NetworkName, network_counter_index};
+pub use counters::{
+    AnswerBudget, Counter, NETWORK_COUNTERS_STRIDE, NETWORK_NAME_MAX, NetworkName, network_counter_index,
+};
 pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, UnknownTeid, endpoint_flags};
 pub use event::{Event, EventKind};
-pub use next_hop::{NextHop, NextHopState, RouteKey};
+pub use next_hop::{NextHop, NextHopState, RouteKey, Router};
 pub use session::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, RelayTarget, RouteTarget, SessionAction, UplinkEntry,
     UplinkKey, downlink_flags, uplink_flags,
 };
 
 /// Version of all layouts in this module, part of the pins' folder name.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The value of an unset index: no next hop, no counter.
 pub const NO_INDEX: u32 = u32::MAX;

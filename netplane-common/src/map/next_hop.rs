@@ -43,4 +43,13 @@ pub struct RouteKey {
     pub destination: Be32,
 }
 
-const _: () = assert!(size_of::<NextHop>() == 28);
+/// The addresses under which a data endpoint speaks as the users' router (ICMP); zero for none. The index
+/// in their array is the endpoint's scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Router {
+    pub address4: Be32,
+    pub address6: [Be32; 4],
+}
+
+const _: () = assert!(size_of::<NextHop>() == 28 && size_of::<Router>() == 20);

@@ -6,8 +6,8 @@
 )]
 
 use super::{
-    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NetworkName, NextHop,
-    PeerKey, RouteKey, UplinkEntry, UplinkKey,
+    AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey,
+    NetworkName, NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey,
 };
 
 macro_rules! pod {
@@ -23,6 +23,7 @@ macro_rules! pod {
 }
 
 pod!(
+    AnswerBudget,
     Counter,
     DownlinkEntry,
     DownlinkKey4,
@@ -33,6 +34,7 @@ pod!(
     NextHop,
     PeerKey,
     RouteKey,
+    Router,
     UplinkEntry,
     UplinkKey,
 );

@@ -182,7 +182,9 @@ pub struct DownlinkEntry {
     /// Largest inner packet in bytes; larger ones are `too-big`.
     pub mtu: u16,
     pub reserved0: u16,
-    pub reserved1: [u32; 3],
+    /// Index of the data endpoint, which speaks as the users' router.
+    pub scope: u32,
+    pub reserved1: [u32; 2],
 }
 
 impl SessionAction {

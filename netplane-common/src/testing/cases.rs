@@ -3,7 +3,7 @@
 
 use super::packet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, Ipv6};
 use super::tables::MapTables;
-use super::{downlink, uplink};
+use super::{answers, downlink, uplink};
 use crate::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NO_INDEX, NextHop, NextHopState,
     Port, RelayTarget, RouteTarget, SessionAction, UplinkEntry, UplinkKey, downlink_flags, uplink_flags,
@@ -75,6 +75,10 @@ pub fn all() -> Vec<Case> {
     cases.extend(uplink::relays());
     cases.extend(downlink::cases());
     cases.extend(downlink::not_forwarded());
+    cases.extend(answers::downlink());
+    cases.extend(answers::uplink());
+    cases.extend(answers::echo());
+    cases.extend(answers::error_indication());
     cases
 }
 
@@ -154,7 +158,8 @@ pub fn downlink_entry() -> DownlinkEntry {
         counter: DOWNLINK_COUNTER,
         mtu: 1400,
         reserved0: 0,
-        reserved1: [0; 3],
+        scope: SCOPE,
+        reserved1: [0; 2],
     }
 }
 

@@ -1,6 +1,7 @@
 //! Cases, packet builders and tables in memory, shared by unit tests, kernel runs, benches and fuzzers.
 //! The builders know nothing of the crate's own wire types, so that one can check the other.
 
+pub mod answers;
 pub mod cases;
 mod downlink;
 pub mod packet;

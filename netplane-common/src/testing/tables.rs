@@ -2,7 +2,7 @@
 
 use crate::map::{
     Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey,
-    RouteKey, UplinkEntry, UplinkKey,
+    RouteKey, Router, UplinkEntry, UplinkKey,
 };
 use crate::tables::Tables;
 use std::cell::RefCell;
@@ -23,6 +23,7 @@ pub struct MapTables {
     pub routes4: BTreeMap<Prefix, u32>,
     /// (network, address, length).
     pub peers: BTreeMap<Prefix, ()>,
+    pub routers: BTreeMap<u32, Router>,
     pub counters: RefCell<BTreeMap<u32, Counter>>,
     pub wanted: RefCell<Vec<RouteKey>>,
 }
@@ -65,6 +66,14 @@ impl Tables for MapTables {
 
     fn want_neighbour(&self, key: &RouteKey) {
         self.wanted.borrow_mut().push(*key);
+    }
+
+    fn router(&self, scope: u32) -> Option<&Router> {
+        self.routers.get(&scope)
+    }
+
+    fn may_answer(&self) -> bool {
+        true
     }
 
     fn count_session(&self, counter: u32, bytes: u32) {

@@ -356,7 +356,6 @@ pub(super) fn relays() -> Vec<Case> {
     let container = |teid| packet::gtpu_with_container(teid, 1, QFI, &bytes);
     let sequence = |teid| packet::gtpu(0x32, 255, teid, &behind([0x12, 0x34, 0, 0], &[], &bytes));
     let unknown = |teid| packet::gtpu(0x34, 255, teid, &behind([0, 0, 0, 0xc1], &[1, 0, 0, 0], &bytes));
-    let big = Ipv4 { payload: vec![0; 1450], ..user_packet() }.bytes();
     let mut fixed = standard();
     let key = UplinkKey { teid: Be32::new(RELAY_TEID), ..uplink_key(0) };
     if let Some(entry) = fixed.uplink.get_mut(&key) {
@@ -408,12 +407,6 @@ pub(super) fn relays() -> Vec<Case> {
                 relayed(0x69, &container(RELAYED_TEID)),
             )
         },
-        case(
-            "relay, larger than the path",
-            from_gnb(&packet::gtpu(0x30, 255, RELAY_TEID, &big)),
-            drop(N3, Reason::TooBig),
-            None,
-        ),
         case(
             "pass, echo request at a relay",
             from_gnb(&packet::gtpu(0x32, 1, RELAY_TEID, &[0, 0, 0, 0])),

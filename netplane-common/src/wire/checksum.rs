@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
-use super::Be16;
+use super::{Be16, Wire};
 
 /// Folds a sum of 16-bit words (any byte order, as long as it is one) and complements it.
 #[inline(always)]
@@ -21,6 +21,13 @@ pub const fn replace(checksum: Be16, old: Be16, new: Be16) -> Be16 {
 #[inline(always)]
 pub const fn halves(word: u32) -> u32 {
     (word & 0xffff) + (word >> 16)
+}
+
+/// The sum of the 16-bit words of a header or address, for [`finish`]. Its size is a multiple of four.
+#[inline(always)]
+pub fn sum<T: Wire>(value: &T) -> u32 {
+    let (words, _) = value.as_bytes().as_chunks::<4>();
+    words.iter().map(|it| halves(u32::from_ne_bytes(*it))).sum()
 }
 
 #[cfg(test)]

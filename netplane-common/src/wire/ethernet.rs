@@ -72,6 +72,12 @@ pub struct Ethernet {
 
 impl Ethernet {
     pub const LEN: usize = size_of::<Self>();
+
+    /// Back to where the frame came from.
+    #[inline(always)]
+    pub const fn turned(self) -> Self {
+        Self { destination: self.source, source: self.destination, ether_type: self.ether_type }
+    }
 }
 
 /// The four bytes that a VLAN tag puts behind the EtherType that announces it.

@@ -28,6 +28,13 @@ pub mod extension {
     }
 }
 
+/// Information elements of signalling messages (TS 29.281 §8.1).
+pub mod element {
+    pub const RECOVERY: u8 = 14;
+    pub const TEID_DATA_I: u8 = 16;
+    pub const PEER_ADDRESS: u8 = 133;
+}
+
 /// The mandatory part of the header (TS 29.281 §5.1).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -45,6 +52,8 @@ impl Gtpu {
     /// Version 1, protocol type GTP.
     pub const VERSION_1: u8 = 0x30;
     const VERSION_MASK: u8 = 0xf0;
+    /// The sequence number means something.
+    pub const S: u8 = 0x02;
     /// An extension header follows the optional part.
     pub const E: u8 = 0x04;
     /// Any of E, S and PN: the optional part is there, all four bytes of it.
@@ -58,6 +67,11 @@ impl Gtpu {
     #[inline(always)]
     pub const fn has_optional(&self) -> bool {
         self.flags & Self::OPTIONAL != 0
+    }
+
+    #[inline(always)]
+    pub const fn has_sequence(&self) -> bool {
+        self.flags & Self::S != 0
     }
 
     #[inline(always)]

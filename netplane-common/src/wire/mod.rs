@@ -8,6 +8,7 @@
 pub mod checksum;
 pub mod ethernet;
 pub mod gtpu;
+pub mod icmp;
 pub mod ip;
 pub mod udp;
 

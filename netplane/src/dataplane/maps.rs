@@ -8,11 +8,11 @@ use aya::maps::xdp::{DevMap, XdpMapError};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use netplane_common::map::{
     Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NetworkName, NextHop,
-    PeerKey, RouteKey, UplinkEntry, UplinkKey,
+    PeerKey, RouteKey, Router, UplinkEntry, UplinkKey,
 };
 
 /// The maps that are pinned; the log's ring buffer belongs to one program and is not.
-pub(super) const PINNED: [&str; 12] = [
+pub(super) const PINNED: [&str; 13] = [
     "UPLINK",
     "DOWNLINK4",
     "DOWNLINK6",
@@ -20,6 +20,7 @@ pub(super) const PINNED: [&str; 12] = [
     "NEXT_HOPS",
     "ROUTES4",
     "PEERS",
+    "ROUTERS",
     "PORTS",
     "SESSION_COUNTERS",
     "NETWORK_COUNTERS",
@@ -39,6 +40,7 @@ pub(super) struct Maps {
     pub(super) next_hops: Array<MapData, NextHop>,
     pub(super) routes4: LpmTrie<MapData, RouteKey, u32>,
     pub(super) peers: LpmTrie<MapData, PeerKey, u8>,
+    pub(super) routers: Array<MapData, Router>,
     pub(super) ports: DevMap<MapData>,
     pub(super) session_counters: PerCpuArray<MapData, Counter>,
     pub(super) network_counters: PerCpuArray<MapData, Counter>,
@@ -57,6 +59,7 @@ impl Maps {
             next_hops: take(ebpf, "NEXT_HOPS")?,
             routes4: take(ebpf, "ROUTES4")?,
             peers: take(ebpf, "PEERS")?,
+            routers: take(ebpf, "ROUTERS")?,
             ports: take(ebpf, "PORTS")?,
             session_counters: take(ebpf, "SESSION_COUNTERS")?,
             network_counters: take(ebpf, "NETWORK_COUNTERS")?,
@@ -105,6 +108,7 @@ impl Maps {
             Operation::DeleteEndpoint { key } => gone_is_done(self.endpoints.remove(key)),
             Operation::SetRoute4 { route, next_hop } => self.routes4.insert(&route_key(*route), next_hop, 0),
             Operation::DeleteRoute4 { route } => gone_is_done(self.routes4.remove(&route_key(*route))),
+            Operation::SetRouter { scope, router } => self.routers.set(*scope, *router, 0),
             Operation::AddPeer(peer) => self.peers.insert(&peer_key(*peer), 1, 0),
             Operation::RemovePeer(peer) => gone_is_done(self.peers.remove(&peer_key(*peer))),
         }

@@ -4,7 +4,7 @@ use super::KernelError;
 use super::maps::{LPM_PREFIX, Maps};
 use crate::world::tables::{Master, PeerPrefix, RoutePrefix, Tables, XdpMode};
 use aya::maps::MapError;
-use netplane_common::map::NextHop;
+use netplane_common::map::{NextHop, Router};
 
 /// Reads everything but counters. `linked` are the interface indices with a pinned link; their names and
 /// modes are not known here, so that the first comparison attaches them once more, which does nothing.
@@ -53,6 +53,12 @@ fn read(maps: &Maps) -> Result<Tables, MapError> {
         tables
             .routes4
             .insert(RoutePrefix { scope: data.scope, prefix: data.destination.into(), prefix_len }, next_hop);
+    }
+    for (scope, router) in (0_u32..).zip(maps.routers.iter()) {
+        let router = router?;
+        if router != Router::default() {
+            tables.routers.insert(scope, router);
+        }
     }
     for peer in maps.peers.iter() {
         let (key, _) = peer?;

@@ -49,6 +49,8 @@ pub enum Xdp {
 pub struct Gtpu {
     /// Outer sources that are let in; empty: any.
     pub peers: Vec<Ipv4Net>,
+    /// Echo Requests are answered in the data plane.
+    pub echo: bool,
     pub unknown_teid: UnknownTeid,
     /// Outer source port from the inner flow instead of 2152.
     pub flow_source_port: bool,
@@ -60,6 +62,8 @@ pub struct Gtpu {
 pub enum UnknownTeid {
     Pass,
     Drop,
+    /// Dropped, and the peer is told.
+    ErrorIndication,
 }
 
 /// A session that needs no control plane.
@@ -173,8 +177,13 @@ fn read(value: &Value, problems: &mut Problems) -> Option<FastPath> {
 }
 
 fn read_gtpu(value: Option<&Value>, problems: &mut Problems) -> Gtpu {
-    let mut gtpu =
-        Gtpu { peers: Vec::new(), unknown_teid: UnknownTeid::Pass, flow_source_port: true, dscp: None };
+    let mut gtpu = Gtpu {
+        peers: Vec::new(),
+        echo: false,
+        unknown_teid: UnknownTeid::Pass,
+        flow_source_port: true,
+        dscp: None,
+    };
     let keys = ["peers", "echo", "unknownTeid", "sourcePort", "udpChecksum", "dscp", "service"];
     let Some(reader) = value.and_then(|it| Reader::new(it, "gtpu", &keys, problems)) else {
         return gtpu;
@@ -185,13 +194,11 @@ fn read_gtpu(value: Option<&Value>, problems: &mut Problems) -> Gtpu {
             IpNet::V6(peer) => report(problems, "gtpu.peers", format!("{peer}: IPv6 between peers {LATER}")),
         }
     }
-    if reader.boolean("echo", problems) == Some(true) {
-        report(problems, "gtpu.echo", format!("true {LATER}: the pod answers"));
-    }
+    gtpu.echo = reader.boolean("echo", problems).unwrap_or(false);
     match reader.string("unknownTeid", problems) {
         None | Some("pass") => {}
         Some("drop") => gtpu.unknown_teid = UnknownTeid::Drop,
-        Some("errorIndication") => report(problems, "gtpu.unknownTeid", format!("errorIndication {LATER}")),
+        Some("errorIndication") => gtpu.unknown_teid = UnknownTeid::ErrorIndication,
         Some(other) => {
             report(
                 problems,
@@ -415,8 +422,13 @@ mod tests {
         let fast_path = FastPath::parse(r#"{"role":"data","uePools":["10.60.0.0/16"]}"#).expect("a network");
         assert_eq!(fast_path.xdp, Xdp::Auto);
         assert_eq!(fast_path.mtu, None);
-        let gtpu =
-            Gtpu { peers: vec![], unknown_teid: UnknownTeid::Pass, flow_source_port: true, dscp: None };
+        let gtpu = Gtpu {
+            peers: vec![],
+            echo: false,
+            unknown_teid: UnknownTeid::Pass,
+            flow_source_port: true,
+            dscp: None,
+        };
         assert_eq!(fast_path.gtpu, gtpu);
     }
 
@@ -452,13 +464,11 @@ mod tests {
     #[test]
     fn what_comes_later_says_so() {
         problems(
-            r#"{"role":"access","xdp":"tc","spread":{},"gtpu":{"echo":true,"service":{},"unknownTeid":"errorIndication","udpChecksum":"full","peers":["2001:db8::/32"]}}"#,
+            r#"{"role":"access","xdp":"tc","spread":{},"gtpu":{"service":{},"udpChecksum":"full","peers":["2001:db8::/32"]}}"#,
             &[
                 "xdp: tc is not supported yet",
                 "spread: is not supported yet",
-                "gtpu.echo: true is not supported yet",
                 "gtpu.service: is not supported yet",
-                "gtpu.unknownTeid: errorIndication is not supported yet",
                 "gtpu.udpChecksum: full is not supported yet",
                 "IPv6 between peers is not supported yet",
             ],

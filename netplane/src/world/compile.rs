@@ -196,10 +196,13 @@ impl Compilation<'_> {
         let unknown = match endpoint.fast_path.gtpu.unknown_teid {
             Policy::Pass => UnknownTeid::Pass,
             Policy::Drop => UnknownTeid::Drop,
+            Policy::ErrorIndication => UnknownTeid::ErrorIndication,
         };
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         let entry = EndpointEntry {
             unknown_teid: unknown as u8,
-            flags: if peers.listed { endpoint_flags::PEER_LIST } else { 0 },
+            flags: flag(peers.listed, endpoint_flags::PEER_LIST)
+                | flag(endpoint.fast_path.gtpu.echo, endpoint_flags::ECHO),
             network,
             mac: endpoint.mac,
             reserved: 0,
@@ -279,6 +282,7 @@ impl Compilation<'_> {
         if self.out.scopes.insert(scope, (endpoint.key.clone(), endpoint.link.index)).is_some() {
             return;
         }
+        self.out.tables.routers.insert(scope, endpoint.router());
         for route in endpoint.routes() {
             let IpNet::V4(destination) = route.destination else { continue };
             let prefix =

@@ -2,7 +2,7 @@
 //! forwards wrongly. What is pointed at is written before what points at it, and removed after.
 
 use super::tables::{Operation, Tables, XdpMode};
-use netplane_common::map::NextHop;
+use netplane_common::map::{NextHop, Router};
 use std::collections::BTreeMap;
 
 /// The operations that turn `current` into `wanted`.
@@ -41,6 +41,8 @@ fn writes(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
     operations.extend(next_hops.map(|(index, it)| Operation::SetNextHop { index: *index, next_hop: *it }));
     let routes = changed(&current.routes4, &wanted.routes4);
     operations.extend(routes.map(|(route, it)| Operation::SetRoute4 { route: *route, next_hop: *it }));
+    let routers = changed(&current.routers, &wanted.routers);
+    operations.extend(routers.map(|(scope, it)| Operation::SetRouter { scope: *scope, router: *it }));
     let peers = wanted.peers.difference(&current.peers);
     operations.extend(peers.map(|it| Operation::AddPeer(*it)));
     let endpoints = changed(&current.endpoints, &wanted.endpoints);
@@ -94,6 +96,8 @@ fn removals(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) 
     // An array's element cannot go; the default value is the free one.
     let next_hops = gone(&current.next_hops, &wanted.next_hops);
     operations.extend(next_hops.map(|it| Operation::SetNextHop { index: *it, next_hop: NextHop::default() }));
+    let routers = gone(&current.routers, &wanted.routers);
+    operations.extend(routers.map(|it| Operation::SetRouter { scope: *it, router: Router::default() }));
     let networks = gone(&current.networks, &wanted.networks);
     operations.extend(networks.map(|it| Operation::ClearNetwork { index: *it }));
     let ports = gone(&current.ports, &wanted.ports);
@@ -124,6 +128,10 @@ impl Tables {
             Operation::DeleteEndpoint { key } => drop(self.endpoints.remove(key)),
             Operation::SetRoute4 { route, next_hop } => drop(self.routes4.insert(*route, *next_hop)),
             Operation::DeleteRoute4 { route } => drop(self.routes4.remove(route)),
+            Operation::SetRouter { scope, router } if *router == Router::default() => {
+                self.routers.remove(scope);
+            }
+            Operation::SetRouter { scope, router } => drop(self.routers.insert(*scope, *router)),
             Operation::AddPeer(peer) => drop(self.peers.insert(*peer)),
             Operation::RemovePeer(peer) => drop(self.peers.remove(peer)),
         }

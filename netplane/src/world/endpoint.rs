@@ -7,9 +7,10 @@ use crate::netlink::link::Link;
 use crate::netlink::observe::Snapshot;
 use crate::netlink::route::Route;
 use ipnet::{IpNet, Ipv4Net};
-use netplane_common::map::Port;
+use netplane_common::map::{Port, Router};
+use netplane_common::wire::Be32;
 use netplane_common::wire::ethernet::Mac;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An endpoint that can be compiled.
 #[derive(Clone, Debug)]
@@ -58,6 +59,15 @@ impl<'w> Endpoint<'w> {
 
     pub(super) fn port(&self) -> Port {
         Port::new(self.master.index, 0)
+    }
+
+    /// The addresses under which it speaks as the users' router. IPv6: none that only counts on the link.
+    pub(super) fn router(&self) -> Router {
+        let own = self.snapshot.addresses.iter().filter(|it| it.index == self.link.index);
+        let mut v6 = own.filter_map(|it| if let IpNet::V6(it) = it.address { Some(it.addr()) } else { None });
+        let address6 = v6.find(|it| !it.is_unicast_link_local()).map_or(0, Ipv6Addr::to_bits);
+        let word = |shift: u32| Be32::new((address6 >> shift) as u32);
+        Router { address4: self.address.addr().into(), address6: [word(96), word(64), word(32), word(0)] }
     }
 
     pub(super) fn network(&self) -> &'w NetworkName {

@@ -367,7 +367,9 @@ fn encapsulate(
         counter: counter.unwrap_or(NO_INDEX),
         mtu,
         reserved0: 0,
-        reserved1: [0; 3],
+        // The uplink, which every session with a downlink has, has found it.
+        scope: this.slots.scopes.get(data.key, None),
+        reserved1: [0; 2],
     };
     this.out.tables.downlink4.extend(key4.map(|it| (it, entry)));
     this.out.tables.downlink6.extend(key6.map(|it| (it, entry)));

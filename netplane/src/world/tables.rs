@@ -1,7 +1,8 @@
 //! The compiled tables: everything the kernel is to hold, and the operations that change it.
 
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, UplinkEntry, UplinkKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, Router, UplinkEntry,
+    UplinkKey,
 };
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -57,6 +58,8 @@ pub struct Tables {
     /// Value: next hop's index, or `NO_INDEX` for an on-link subnet.
     pub routes4: BTreeMap<RoutePrefix, u32>,
     pub peers: std::collections::BTreeSet<PeerPrefix>,
+    /// Data endpoints by scope, as they speak to users and their correspondents.
+    pub routers: BTreeMap<u32, Router>,
 }
 
 /// A master that carries at least one fast-path endpoint.
@@ -134,6 +137,11 @@ pub enum Operation {
     },
     DeleteRoute4 {
         route: RoutePrefix,
+    },
+    /// The default value for one that has gone.
+    SetRouter {
+        scope: u32,
+        router: Router,
     },
     AddPeer(PeerPrefix),
     RemovePeer(PeerPrefix),

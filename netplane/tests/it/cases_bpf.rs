@@ -5,6 +5,7 @@ use crate::program::{action, count, empty, fill, load, run, session_count};
 use aya::Ebpf;
 use netplane_common::decide::decide;
 use netplane_common::frame::SliceFrame;
+use netplane_common::testing::answers;
 use netplane_common::testing::cases::{self, Case, IFINDEX};
 use netplane_common::testing::packet::difference;
 use netplane_common::verdict::Verdict;
@@ -12,9 +13,9 @@ use netplane_common::verdict::Verdict;
 fn check(ebpf: &mut Ebpf, case: &Case) {
     fill(ebpf, &case.tables);
     let counter = match case.verdict {
-        Verdict::Drop { network, reason } | Verdict::PassCounted { network, reason } => {
-            Some((network, reason))
-        }
+        Verdict::Drop { network, reason }
+        | Verdict::PassCounted { network, reason }
+        | Verdict::Answer { network, reason, .. } => Some((network, reason)),
         _ => None,
     };
     let counted = |ebpf: &Ebpf| counter.map_or(0, |(network, reason)| count(ebpf, network, reason as u8));
@@ -81,7 +82,7 @@ fn mutated(packet: &[u8], numbers: &mut Numbers) -> Vec<u8> {
 #[test]
 fn the_kernel_decides_as_slices_do_on_mutated_packets() {
     let packets: Vec<_> = cases::all().into_iter().map(|it| it.packet).collect();
-    let tables = cases::standard();
+    let tables = answers::answering();
     let mut ebpf = load();
     fill(&mut ebpf, &tables);
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);

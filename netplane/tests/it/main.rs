@@ -14,3 +14,4 @@ mod demo;
 mod harness;
 mod install;
 mod program;
+mod router;

@@ -7,8 +7,8 @@ use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use netplane::dataplane::{XDP_PROGRAM, object};
 use netplane_common::map::{
-    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey,
-    RouteKey, UplinkEntry, UplinkKey, network_counter_index,
+    AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NO_INDEX,
+    NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, network_counter_index,
 };
 use netplane_common::testing::cases::{self, IFINDEX, OTHER_PORT};
 use netplane_common::testing::tables::MapTables;
@@ -20,8 +20,8 @@ pub(crate) fn action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Drop { .. } => 1,
         Verdict::Pass | Verdict::PassCounted { .. } => 2,
-        Verdict::Transmit => 3,
-        Verdict::Redirect { .. } => 4,
+        Verdict::Transmit | Verdict::Answer { port: NO_INDEX, .. } => 3,
+        Verdict::Redirect { .. } | Verdict::Answer { .. } => 4,
     }
 }
 
@@ -32,6 +32,12 @@ pub(crate) fn load() -> Ebpf {
     program.load().expect("the verifier accepts the program");
     let mut ports: DevMap<_> = ebpf.map_mut("PORTS").expect("PORTS").try_into().expect("device map");
     ports.set(OTHER_PORT, IFINDEX, None, 0).expect("loopback in the device map");
+    // As slices have it: no limit.
+    let mut answers: PerCpuArray<_, AnswerBudget> = map(&mut ebpf, "ANSWERS");
+    let budget = AnswerBudget { left: u64::MAX, since: 0 };
+    let cpus = aya::util::nr_cpus().expect("the number of CPUs");
+    let budgets = aya::maps::PerCpuValues::try_from(vec![budget; cpus]).expect("one a CPU");
+    answers.set(0, budgets, 0).expect("ANSWERS");
     ebpf
 }
 
@@ -59,6 +65,9 @@ pub(crate) fn fill(ebpf: &mut Ebpf, tables: &MapTables) {
         let key = RouteKey { scope: *scope, destination: Be32::new(*address) };
         routes.insert(&Key::new(32 + u32::from(*len), key), next_hop, 0).expect("ROUTES4");
     }
+    let mut routers: Array<_, Router> = map(ebpf, "ROUTERS");
+    let router = tables.routers.get(&cases::SCOPE).copied().unwrap_or_default();
+    routers.set(cases::SCOPE, router, 0).expect("ROUTERS");
     let mut peers: LpmTrie<_, PeerKey, u8> = map(ebpf, "PEERS");
     for (network, address, len) in tables.peers.keys() {
         let key = PeerKey { network: *network, address: Be32::new(*address) };
