@@ -25,6 +25,8 @@ pub mod process;
 
 pub mod cni;
 
+pub mod apiserver;
+
 pub mod containerd;
 
 pub mod endpoint;

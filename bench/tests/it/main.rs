@@ -1,4 +1,8 @@
-//! The demo as a program: what it leaves behind when it is interrupted.
+//! The demo as a program: what it leaves behind when it is interrupted. The API server double, in modules.
+
+mod apiserver;
+mod apiserver_faults;
+mod kubectl;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;

@@ -6,6 +6,7 @@ mod toolchain;
 use anyhow::Result;
 use debian::Need;
 use std::time::Instant;
+use xtask::toolchain::on_path;
 
 /// What the labs, the demo and the tests run, beside what every Debian system has.
 const LAB: [Need; 10] = [
@@ -24,11 +25,20 @@ const LAB: [Need; 10] = [
     Need { package: "bpftool", why: "looking at programs and maps in the kernel" },
 ];
 
+/// For the one test that another vendor's kubectl serves as well: Debian's package cannot be installed beside
+/// one that has the same file.
+const KUBECTL: [Need; 1] =
+    [Need { package: "kubernetes-client", why: "kubectl, an independent client of the tests' API server" }];
+
 /// # Errors
 /// Something is missing that cannot be installed from here: what, and the remedy.
 pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
     debian::install("the labs and the tests", &LAB)?;
+    match on_path("kubectl") {
+        Some(path) => say(&format!("kubectl: {}", path.display())),
+        None => debian::install("the tests' API server", &KUBECTL)?,
+    }
     toolchain::provide()?;
     say(&format!("ready ({} s)", start.elapsed().as_secs()));
     Ok(())
