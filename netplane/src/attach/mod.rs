@@ -21,8 +21,8 @@ pub enum AttachError {
     Nads(#[from] NadDirError),
     #[error(transparent)]
     Selection(#[from] SelectionError),
-    #[error("network {network}: no such NAD in {}", dir.display())]
-    NoNad { network: String, dir: PathBuf },
+    #[error("network {network}: no such NAD in {places}")]
+    NoNad { network: String, places: String },
     #[error(
         "network {network}: pods of namespace {pod} may not use it: namespaceIsolation is set and its \
          namespace is not in globalNamespaces"

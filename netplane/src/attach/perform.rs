@@ -4,7 +4,7 @@
 use super::AttachError;
 use super::default_route;
 use super::detach;
-use super::plan::Delegate;
+use super::plan::{Delegate, Warning};
 use super::record::{Attachment, AttachmentRecord, PodRef, RECORD_VERSION};
 use super::store::{Found, RecordStore};
 use crate::netlink::netns::Netns;
@@ -48,40 +48,65 @@ impl Container {
     }
 }
 
-/// Attaches all delegates. Returns the default network's result, or without one all results together.
+/// What an ADD has made.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// The default network's, or without one all results together.
+    pub result: CniResult,
+    pub record: AttachmentRecord,
+    /// What was passed over, of all delegates.
+    pub warnings: Vec<Warning>,
+}
+
+/// Attaches the first delegates, then those that `rest` returns: what is still to be fetched for them can be
+/// fetched meanwhile. Without anything to wait for, all are first, and all are checked before any effect.
 ///
 /// # Errors
-/// The first failure; nothing is left of what was attached before it.
-pub fn perform(
+/// The first failure, also of `rest`; nothing is left of what was attached before it.
+pub fn perform<E: From<AttachError>>(
     container: &Container,
-    delegates: &[Delegate],
+    first: Vec<Delegate>,
+    rest: impl FnOnce() -> Result<Vec<Delegate>, E>,
     records: &RecordStore,
-) -> Result<CniResult, AttachError> {
+) -> Result<Attached, E> {
     let call = &container.call;
     if let Found::Record(left) = records.load(&call.container_id, &call.interface)? {
         if left.complete {
             let (container_id, interface) = (call.container_id.clone(), call.interface.clone());
-            return Err(AttachError::Twice { container_id, interface });
+            return Err(AttachError::Twice { container_id, interface }.into());
         }
         tracing::warn!(container = call.container_id, "an earlier ADD was cut off; taking down what it left");
         detach::detach(&container.at(&left), &left, records)?;
     }
-    check_container(container, delegates)?;
+    check_container(container, &first)?;
     let mut record = container.record(&[]);
-    let attached = attach_all(container, delegates, records, &mut record);
-    if let Err(error) = attached {
-        // The first failure is the answer; what the rollback could not do stays in the record for DEL.
-        if let Err(second) = detach::detach(container, &record, records) {
-            tracing::error!(error = %second, "could not take down all that a failed ADD had made");
+    match attach_all(container, first, rest, records, &mut record) {
+        Ok(delegates) => {
+            let result = combined(&delegates, &record);
+            let warnings = delegates.into_iter().flat_map(|it| it.warnings).collect();
+            Ok(Attached { result, record, warnings })
         }
-        return Err(error);
+        Err(error) => {
+            undo(container, &record, records);
+            Err(error)
+        }
     }
-    Ok(combined(delegates, &record))
+}
+
+/// Takes down what a failed ADD has made. What does not go stays in the record for DEL: the failure is the
+/// answer, and not this.
+pub fn undo(container: &Container, record: &AttachmentRecord, records: &RecordStore) {
+    if let Err(error) = detach::detach(container, record, records) {
+        tracing::error!(%error, "could not take down all that a failed ADD had made");
+    }
 }
 
 /// What would be found out too late: an interface that is there already would be removed by the DEL that
 /// undoes the plugin's failure, and a plugin that is not there cannot undo anything.
 fn check_container(container: &Container, delegates: &[Delegate]) -> Result<(), AttachError> {
+    if delegates.is_empty() {
+        return Ok(());
+    }
     let taken = plugins::interfaces(&container.call).map_err(AttachError::Container)?;
     for delegate in delegates {
         let network = || delegate.label.clone();
@@ -97,20 +122,29 @@ fn check_container(container: &Container, delegates: &[Delegate]) -> Result<(), 
     Ok(())
 }
 
-fn attach_all(
+/// All delegates in turn. Returns them.
+fn attach_all<E: From<AttachError>>(
     container: &Container,
-    delegates: &[Delegate],
+    mut delegates: Vec<Delegate>,
+    rest: impl FnOnce() -> Result<Vec<Delegate>, E>,
     records: &RecordStore,
     record: &mut AttachmentRecord,
-) -> Result<(), AttachError> {
-    for delegate in delegates {
+) -> Result<Vec<Delegate>, E> {
+    for delegate in &delegates {
         attach(container, delegate, records, record)?;
     }
+    let rest = rest()?;
+    check_container(container, &rest)?;
+    for delegate in &rest {
+        attach(container, delegate, records, record)?;
+    }
+    delegates.extend(rest);
     for delegate in delegates.iter().filter(|it| it.default_route.is_some()) {
         default_route::apply(container, delegate, record)?;
     }
     record.complete = true;
-    records.save(record)
+    records.save(record)?;
+    Ok(delegates)
 }
 
 fn begun(delegate: &Delegate) -> Attachment {

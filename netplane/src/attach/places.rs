@@ -34,8 +34,10 @@ impl Source {
 /// Where configurations are looked for.
 #[derive(Clone, Debug)]
 pub struct Places<'a> {
-    pub nad_dir: Option<&'a Path>,
+    /// Those that there are, as far as they were asked for.
     pub nads: &'a [Nad],
+    /// Where they are from, for errors.
+    pub nads_from: String,
     /// `confDir`.
     pub conf_dir: &'a Path,
     /// `multusNamespace`.
@@ -54,7 +56,7 @@ impl Places<'_> {
     pub fn selected(&self, name: &NetworkName) -> Result<Source, AttachError> {
         let nad = self.nad(name).ok_or_else(|| AttachError::NoNad {
             network: name.to_string(),
-            dir: self.nad_dir.map_or_else(|| PathBuf::from("nadDir, which is not set"), Path::to_owned),
+            places: self.nads_from.clone(),
         })?;
         let mut source = Source::of_nad(nad);
         if source.config.trim().is_empty() {
@@ -73,9 +75,7 @@ impl Places<'_> {
     /// # Errors
     /// It is none of these.
     pub fn cluster_network(&self, text: &str) -> Result<Source, AttachError> {
-        let (namespace, name) = text.split_once('/').unwrap_or((self.namespace, text));
-        let name = NetworkName { namespace: namespace.to_owned(), name: name.to_owned() };
-        if self.nad(&name).is_some() {
+        if let Some(name) = nad_name(text, self.namespace).filter(|it| self.nad(it).is_some()) {
             return self.selected(&name);
         }
         let path = Path::new(text);
@@ -88,6 +88,12 @@ impl Places<'_> {
         })?;
         Ok(Source { network: None, label: text.to_owned(), config, name: String::new() })
     }
+}
+
+/// The NAD that a `clusterNetwork` could be; none for a path.
+pub fn nad_name(text: &str, namespace: &str) -> Option<NetworkName> {
+    let text = if text.contains('/') { text.to_owned() } else { format!("{namespace}/{text}") };
+    NetworkName::try_from(text).ok()
 }
 
 /// Files of a configuration directory by name, lists before single plugins.

@@ -91,6 +91,11 @@ impl Cluster {
         self.kubeconfig.is_some()
     }
 
+    /// Whether there is anybody to ask at all.
+    pub fn is_there(&self) -> bool {
+        self.agent.is_some() || self.has_api()
+    }
+
     /// The pod from the agent's cache, if there is an agent that knows just this pod.
     ///
     /// # Errors
@@ -127,7 +132,7 @@ impl Cluster {
     pub fn networks(&self, names: &[NetworkName]) -> Result<Vec<Nad>, ClusterError> {
         let possible = |it: &&NetworkName| is_object_name(&it.namespace) && is_object_name(&it.name);
         let names: Vec<_> = names.iter().filter(possible).cloned().collect();
-        if names.is_empty() || (self.agent.is_none() && self.kubeconfig.is_none()) {
+        if names.is_empty() || !self.is_there() {
             return Ok(Vec::new());
         }
         self.runtime()?.block_on(async {
@@ -160,7 +165,7 @@ impl Cluster {
     /// # Errors
     /// `network-status` could not be written. Events that could not be posted are a line in the log.
     pub fn report(&self, pod: &PodName, report: &PodReport) -> Result<(), ClusterError> {
-        if self.agent.is_none() && self.kubeconfig.is_none() {
+        if !self.is_there() {
             return Ok(());
         }
         check_name(pod)?;

@@ -8,7 +8,7 @@ use crate::plugins::DEFAULT_TIMEOUT;
 use crate::plugins::version::Version;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,13 +23,15 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 pub(super) struct Config {
     pub(super) version: Version,
     pub(super) nad_dir: Option<PathBuf>,
+    pub(super) kubeconfig: Option<PathBuf>,
+    pub(super) agent_socket: Option<PathBuf>,
     pub(super) cni_dir: PathBuf,
     pub(super) conf_dir: PathBuf,
     pub(super) bin_dir: Option<PathBuf>,
     pub(super) default_networks: Vec<String>,
     pub(super) system_namespaces: Vec<String>,
     pub(super) multus_namespace: String,
-    cluster_network: Option<String>,
+    pub(super) cluster_network: Option<String>,
     delegates: Vec<Value>,
     /// What the runtime passes, by capability: for the default network (NPWG standard §7.5).
     pub(super) runtime_config: Map<String, Value>,
@@ -59,6 +61,11 @@ struct Raw {
     cni_version: Option<String>,
     #[serde(default)]
     nad_dir: Option<PathBuf>,
+    #[serde(default)]
+    kubeconfig: Option<PathBuf>,
+    /// Ours: the agent's.
+    #[serde(default)]
+    agent_socket: Option<PathBuf>,
     #[serde(default)]
     cni_dir: Option<PathBuf>,
     #[serde(default)]
@@ -107,6 +114,8 @@ impl Config {
         Ok(Self {
             version,
             nad_dir: raw.nad_dir,
+            kubeconfig: raw.kubeconfig.filter(|it| !it.as_os_str().is_empty()),
+            agent_socket: raw.agent_socket.filter(|it| !it.as_os_str().is_empty()),
             cni_dir: or(raw.cni_dir, DEFAULT_RECORD_DIR),
             conf_dir: or(raw.conf_dir, "/etc/cni/multus/net.d"),
             bin_dir: raw.bin_dir,
@@ -144,15 +153,14 @@ impl Config {
         Ok(delegates.collect())
     }
 
-    /// One of the pod's annotations, where the runtime passes them.
-    pub(super) fn annotation(&self, name: &str) -> Result<Option<&str>, CniError> {
-        match self.runtime_config.get(POD_ANNOTATIONS).and_then(|it| it.get(name)) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => {
-                Err(CniError::config(format!("runtimeConfig: annotation {name} is {other}, no string")))
-            }
-        }
+    /// The pod's annotations, where the runtime passes them.
+    pub(super) fn pod_annotations(&self) -> Result<Option<BTreeMap<String, String>>, CniError> {
+        let Some(passed) = self.runtime_config.get(POD_ANNOTATIONS).filter(|it| !it.is_null()) else {
+            return Ok(None);
+        };
+        BTreeMap::deserialize(passed).map(Some).map_err(|error| {
+            CniError::config(format!("runtimeConfig: {POD_ANNOTATIONS} is {passed}: {error}"))
+        })
     }
 
     /// Whether pods of `pod` may not use NADs of `network` (`namespaceIsolation`).

@@ -1,6 +1,7 @@
 //! Errors as CNI writes them, and the one place that gives them their codes.
 
 use crate::attach::AttachError;
+use crate::cluster::ClusterError;
 use crate::plugins::version::Version;
 use crate::plugins::{PluginError, code};
 use serde_json::{Value, json};
@@ -12,11 +13,13 @@ pub(super) struct CniError {
     pub(super) code: u32,
     pub(super) message: String,
     pub(super) details: String,
+    /// A NAD is not there: the pod's event says so.
+    pub(super) no_network: bool,
 }
 
 impl CniError {
     fn new(code: u32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: String::new() }
+        Self { code, message: message.into(), details: String::new(), no_network: false }
     }
 
     pub(super) fn environment(problem: String) -> Self {
@@ -57,7 +60,8 @@ impl CniError {
     }
 
     pub(super) fn previous(error: PluginError) -> Self {
-        Self { code: error.code, message: format!("prevResult: {}", error.message), details: error.details }
+        let message = format!("prevResult: {}", error.message);
+        Self { details: error.details, ..Self::new(error.code, message) }
     }
 
     pub(super) fn unknown_container(id: &str) -> Self {
@@ -100,7 +104,20 @@ impl From<AttachError> for CniError {
                 other.source().map(|it| PluginError::from_error(code, it)).map(joined).unwrap_or_default()
             }
         };
-        Self { code, message: error.to_string(), details }
+        let no_network = matches!(error, AttachError::NoNad { .. });
+        Self { details, no_network, ..Self::new(code, error.to_string()) }
+    }
+}
+
+impl From<ClusterError> for CniError {
+    fn from(error: ClusterError) -> Self {
+        let code = match &error {
+            error if error.is_transient() => code::TRY_AGAIN,
+            ClusterError::Kubeconfig { .. } => code::INVALID_CONFIG,
+            ClusterError::Name { .. } => code::ENVIRONMENT,
+            _ => code::FAILED,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

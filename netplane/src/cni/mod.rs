@@ -3,18 +3,22 @@
 mod config;
 mod error;
 mod networks;
+mod pod;
 mod request;
 
 use crate::attach::AttachError;
 use crate::attach::detach;
-use crate::attach::perform::{Container, perform};
+use crate::attach::perform::{self, Container};
 use crate::attach::record::PodRef;
 use crate::attach::store::{Found, RecordStore};
+use crate::cluster::Cluster;
 use crate::plugins::Call;
 use crate::plugins::result::CniResult;
 use crate::plugins::version::Version;
 use config::{Config, ValidAttachment};
 use error::CniError;
+use networks::Networks;
+use pod::Pod;
 use request::{Command, Request};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -66,7 +70,7 @@ fn dispatch(request: &Request, config: &Config) -> Result<Option<Value>, CniErro
         Command::Check => check(request, config, &records)?,
         Command::Status => {
             config.allow("STATUS", Version::V1_1_0)?;
-            networks::check_default(config)?;
+            networks::check_default(config, &cluster(config))?;
         }
         Command::Gc => gc(request, config, &records)?,
         Command::Version => {}
@@ -77,12 +81,28 @@ fn dispatch(request: &Request, config: &Config) -> Result<Option<Value>, CniErro
 fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Value, CniError> {
     let previous = config.previous.as_ref().map(|it| CniResult::from_json(it, config.version));
     let previous = previous.transpose().map_err(CniError::previous)?;
-    let delegates = networks::delegates(request, config)?;
-    let has_default = delegates.iter().any(|it| it.default);
-    let result = perform(&container(request, config), &delegates, records)?;
+    let cluster = cluster(config);
+    let Some(pod) = Pod::read(request, config, &cluster)? else {
+        // As Multus does: the runtime is about to find out by itself.
+        tracing::warn!("the pod is gone; nothing is attached");
+        return Ok(CniResult::default().to_json(config.version));
+    };
+    let container = container(request, config);
+    let networks = Networks { request, config, pod: &pod };
+    let attached = networks.attach(&cluster, &container, records);
+    let attached = attached.inspect_err(|error| pod.report_failure(&cluster, request, error))?;
+    if let Err(error) = pod.report(&cluster, &attached) {
+        perform::undo(&container, &attached.record, records);
+        return Err(error.into());
+    }
+    let has_default = attached.record.attachments.iter().any(|it| it.default);
     // Behind other plugins in a list, and with no default network of its own, theirs is the result.
-    let result = previous.filter(|_| !has_default).unwrap_or(result);
+    let result = previous.filter(|_| !has_default).unwrap_or(attached.result);
     Ok(result.to_json(config.version))
+}
+
+fn cluster(config: &Config) -> Cluster {
+    Cluster::new(config.kubeconfig.as_deref(), config.agent_socket.as_deref())
 }
 
 fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
@@ -92,7 +112,7 @@ fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), 
         // There is nothing that this plugin made, or all is down already.
         Found::Nothing => Ok(()),
         // What the record would say is lost. What the same request would make now is the best guess.
-        Found::SetAside => match networks::delegates(request, config) {
+        Found::SetAside => match networks::guess(request, config, &cluster(config)) {
             Ok(delegates) => Ok(detach::detach(&container, &container.record(&delegates), records)?),
             Err(error) => {
                 tracing::warn!(error = error.message, "nothing is known of what there is to take down");

@@ -1,82 +1,221 @@
-//! Which networks a pod gets: the default network, `defaultNetworks`, then its own selections in order.
+//! Which networks a pod gets: the default network, `defaultNetworks`, then its own selections in order. Their
+//! NADs come from `nadDir`, and what is not there from the cluster.
 
 use super::config::Config;
 use super::error::CniError;
+use super::pod::Pod;
 use super::request::{NETWORKS_ARG, Request};
 use crate::attach::AttachError;
-use crate::attach::places::{Places, Source};
+use crate::attach::perform::{self, Attached, Container};
+use crate::attach::places::{Places, Source, nad_name};
 use crate::attach::plan::{self, Delegate, Overrides, Wanted};
-use crate::nad::Nad;
+use crate::attach::store::RecordStore;
+use crate::cluster::{Cluster, ClusterError};
 use crate::nad::dir;
 use crate::nad::selection::{self, NETWORKS_ANNOTATION, NetworkSelection};
+use crate::nad::{Nad, NetworkName};
 
 /// The annotation that puts a NAD in place of the configuration's default network (Multus).
 const DEFAULT_NETWORK_ANNOTATION: &str = "v1.multus-cni.io/default-network";
 
-/// All delegates of an ADD, in their order.
-pub(super) fn delegates(request: &Request, config: &Config) -> Result<Vec<Delegate>, CniError> {
-    let nads = load_nads(config)?;
-    let places = places(config, &nads);
-    let namespace = request.args.get("K8S_POD_NAMESPACE").map_or("default", String::as_str);
-    let mut cluster = cluster_networks(config, &places)?.into_iter();
-    let default = cluster.next().map(|first| {
-        // What the runtime asks for is the default network's only (NPWG standard §7.5).
-        let overrides = Overrides { passed: config.runtime_config.clone(), ..first.overrides };
-        plan::delegate(&first.source, request.interface.clone(), true, &overrides)
-    });
-    let mut wanted: Vec<_> = cluster.collect();
-    if !config.system_namespaces.iter().any(|it| it == namespace) {
-        for name in &config.default_networks {
+/// The networks of one ADD.
+pub(super) struct Networks<'a> {
+    pub(super) request: &'a Request,
+    pub(super) config: &'a Config,
+    pub(super) pod: &'a Pod,
+}
+
+/// The default network, and with `delegates` whatever else is in that list.
+struct ClusterNetworks {
+    default: Option<Delegate>,
+    more: Vec<Wanted>,
+}
+
+impl Networks<'_> {
+    /// Attaches them. NADs that must be fetched are fetched all at once, while the default network is being
+    /// attached if that one is known without them.
+    pub(super) fn attach(
+        &self,
+        cluster: &Cluster,
+        container: &Container,
+        records: &RecordStore,
+    ) -> Result<Attached, CniError> {
+        let mut nads = load_nads(self.config)?;
+        let missing = |names: Vec<NetworkName>, nads: &[Nad]| {
+            names.into_iter().filter(|name| !nads.iter().any(|it| it.name == *name)).collect::<Vec<_>>()
+        };
+        let of_default = missing(self.default_names()?, &nads);
+        let of_others = missing(self.other_names()?, &nads);
+        if of_default.is_empty() && !of_others.is_empty() && cluster.is_there() {
+            let early = self.cluster_networks(&places(self.config, &nads))?;
+            if early.default.is_some() {
+                return self.attach_while_fetching(early, nads, &of_others, cluster, container, records);
+            }
+        }
+        nads.extend(cluster.networks(&[of_default, of_others].concat())?);
+        let places = places(self.config, &nads);
+        let delegates = self.delegates(self.cluster_networks(&places)?, &places)?;
+        perform::perform(container, delegates, || Ok(Vec::new()), records)
+    }
+
+    fn attach_while_fetching(
+        &self,
+        early: ClusterNetworks,
+        mut nads: Vec<Nad>,
+        missing: &[NetworkName],
+        cluster: &Cluster,
+        container: &Container,
+        records: &RecordStore,
+    ) -> Result<Attached, CniError> {
+        let fetch = || cluster.networks(missing);
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("nads".to_owned()).spawn_scoped(scope, fetch);
+            let fetched = || -> Result<Vec<Nad>, ClusterError> {
+                match thread {
+                    Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    Err(_) => fetch(),
+                }
+            };
+            let first = early.default.clone().into_iter().collect();
+            let rest = || {
+                nads.extend(fetched()?);
+                let delegates = self.delegates(early, &places(self.config, &nads))?;
+                Ok(delegates.into_iter().filter(|it| !it.default).collect())
+            };
+            perform::perform(container, first, rest, records)
+        })
+    }
+
+    /// All delegates in their order.
+    fn delegates(&self, cluster: ClusterNetworks, places: &Places<'_>) -> Result<Vec<Delegate>, CniError> {
+        let config = self.config;
+        let mut wanted = cluster.more;
+        for name in self.default_networks() {
             wanted.push(plain(places.cluster_network(name)?));
         }
-    }
-    let annotation = match config.annotation(NETWORKS_ANNOTATION)? {
-        Some(annotation) => annotation,
-        None => request.args.get(NETWORKS_ARG).map_or("", String::as_str),
-    };
-    for selection in selection::parse(annotation, namespace).map_err(AttachError::from)? {
-        let network = &selection.network;
-        if config.isolates(namespace, &network.namespace) {
-            let (network, pod) = (network.to_string(), namespace.to_owned());
-            return Err(AttachError::Isolated { network, pod }.into());
+        for selection in self.selections()? {
+            let network = &selection.network;
+            if config.isolates(self.namespace(), &network.namespace) {
+                let (network, pod) = (network.to_string(), self.namespace().to_owned());
+                return Err(AttachError::Isolated { network, pod }.into());
+            }
+            wanted.push(selected(places, &selection)?);
         }
-        wanted.push(selected(&places, &selection)?);
-    }
-    let delegates = plan::delegates(default.transpose()?, &wanted)?;
-    if delegates.is_empty() {
-        return Err(CniError::nothing_to_attach());
-    }
-    for warning in delegates.iter().flat_map(|it| &it.warnings) {
-        if config.strict_selections {
-            return Err(AttachError::Strict(warning.clone()).into());
+        let delegates = plan::delegates(cluster.default, &wanted)?;
+        if delegates.is_empty() {
+            return Err(CniError::nothing_to_attach());
         }
-        tracing::warn!(%warning, "passed over, as Multus does; strictSelections makes it an error");
+        for warning in delegates.iter().flat_map(|it| &it.warnings) {
+            if config.strict_selections {
+                return Err(AttachError::Strict(warning.clone()).into());
+            }
+            tracing::warn!(%warning, "passed over, as Multus does; strictSelections makes it an error");
+        }
+        Ok(delegates)
     }
-    Ok(delegates)
+
+    fn cluster_networks(&self, places: &Places<'_>) -> Result<ClusterNetworks, CniError> {
+        // Not subject to `namespaceIsolation`, as with Multus: it is for the cluster's own namespace.
+        let mut networks = match self.default_selection()? {
+            None => self.config.cluster_networks(places)?.into_iter().map(plain).collect(),
+            Some(selection) => vec![selected(places, &selection)?],
+        }
+        .into_iter();
+        let default = networks.next().map(|first| {
+            // What the runtime asks for is the default network's only (NPWG standard §7.5).
+            let overrides = Overrides { passed: self.config.runtime_config.clone(), ..first.overrides };
+            plan::delegate(&first.source, self.request.interface.clone(), true, &overrides)
+        });
+        Ok(ClusterNetworks { default: default.transpose()?, more: networks.collect() })
+    }
+
+    fn namespace(&self) -> &str {
+        self.request.args.get("K8S_POD_NAMESPACE").map_or("default", String::as_str)
+    }
+
+    fn default_networks(&self) -> &[String] {
+        let system = self.config.system_namespaces.iter().any(|it| it == self.namespace());
+        if system { &[] } else { &self.config.default_networks }
+    }
+
+    fn selections(&self) -> Result<Vec<NetworkSelection>, AttachError> {
+        let annotation = match self.pod.annotation(NETWORKS_ANNOTATION) {
+            Some(annotation) => annotation,
+            None => self.request.args.get(NETWORKS_ARG).map_or("", String::as_str),
+        };
+        Ok(selection::parse(annotation, self.namespace())?)
+    }
+
+    fn default_selection(&self) -> Result<Option<NetworkSelection>, CniError> {
+        let Some(annotation) = self.pod.annotation(DEFAULT_NETWORK_ANNOTATION) else { return Ok(None) };
+        let mut selections =
+            selection::parse(annotation, &self.config.multus_namespace).map_err(AttachError::from)?;
+        match (selections.pop(), selections.is_empty()) {
+            (Some(only), true) => Ok(Some(only)),
+            _ => {
+                let should = "should be one NAD";
+                let problem =
+                    format!("annotation {DEFAULT_NETWORK_ANNOTATION} is \"{annotation}\", {should}");
+                Err(CniError::config(problem))
+            }
+        }
+    }
+
+    /// The NADs that may be the default network.
+    fn default_names(&self) -> Result<Vec<NetworkName>, CniError> {
+        if let Some(selection) = self.default_selection()? {
+            return Ok(vec![selection.network]);
+        }
+        Ok(default_name(self.config).into_iter().collect())
+    }
+
+    /// The NADs of all others.
+    fn other_names(&self) -> Result<Vec<NetworkName>, CniError> {
+        let namespace = &self.config.multus_namespace;
+        let mut names: Vec<_> =
+            self.default_networks().iter().filter_map(|it| nad_name(it, namespace)).collect();
+        for network in self.selections()?.into_iter().map(|it| it.network) {
+            // One that the pod may not use is not fetched, either.
+            if !self.config.isolates(self.namespace(), &network.namespace) {
+                names.push(network);
+            }
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+fn default_name(config: &Config) -> Option<NetworkName> {
+    config.cluster_network.as_ref().and_then(|it| nad_name(it, &config.multus_namespace))
+}
+
+/// What an ADD would attach now, for a DEL whose record is lost.
+pub(super) fn guess(
+    request: &Request,
+    config: &Config,
+    cluster: &Cluster,
+) -> Result<Vec<Delegate>, CniError> {
+    let Some(pod) = Pod::read(request, config, cluster)? else { return Ok(Vec::new()) };
+    let networks = Networks { request, config, pod: &pod };
+    let mut nads = load_nads(config)?;
+    let mut names = networks.default_names()?;
+    names.extend(networks.other_names()?);
+    names.retain(|name| !nads.iter().any(|it| it.name == *name));
+    nads.extend(cluster.networks(&names)?);
+    let places = places(config, &nads);
+    networks.delegates(networks.cluster_networks(&places)?, &places)
 }
 
 /// STATUS: whether the default network could be attached as far as its configuration goes.
-pub(super) fn check_default(config: &Config) -> Result<(), CniError> {
-    let nads = load_nads(config)?;
+pub(super) fn check_default(config: &Config, cluster: &Cluster) -> Result<(), CniError> {
+    let mut nads = load_nads(config)?;
+    let name = default_name(config).filter(|name| !nads.iter().any(|it| it.name == *name));
+    nads.extend(cluster.networks(name.as_slice())?);
     for source in config.cluster_networks(&places(config, &nads))? {
         plan::delegate(&source, "eth0".to_owned(), true, &Overrides::default())?;
     }
     Ok(())
-}
-
-/// The default network, and with `delegates` whatever else is in that list.
-fn cluster_networks(config: &Config, places: &Places<'_>) -> Result<Vec<Wanted>, CniError> {
-    let Some(annotation) = config.annotation(DEFAULT_NETWORK_ANNOTATION)? else {
-        return Ok(config.cluster_networks(places)?.into_iter().map(plain).collect());
-    };
-    let selections = selection::parse(annotation, &config.multus_namespace).map_err(AttachError::from)?;
-    let [selection] = selections.as_slice() else {
-        let problem =
-            format!("annotation {DEFAULT_NETWORK_ANNOTATION} is \"{annotation}\", should be one NAD");
-        return Err(CniError::config(problem));
-    };
-    // Not subject to `namespaceIsolation`, as with Multus: it is for the cluster's own namespace.
-    Ok(vec![selected(places, selection)?])
 }
 
 fn plain(source: Source) -> Wanted {
@@ -103,9 +242,15 @@ fn load_nads(config: &Config) -> Result<Vec<Nad>, CniError> {
 }
 
 fn places<'a>(config: &'a Config, nads: &'a [Nad]) -> Places<'a> {
+    let mut from = Vec::new();
+    from.extend(config.nad_dir.as_ref().map(|it| it.display().to_string()));
+    from.extend(config.kubeconfig.as_ref().map(|it| format!("the cluster of {}", it.display())));
+    if from.is_empty() {
+        from.push("nadDir and kubeconfig, which are not set".to_owned());
+    }
     Places {
-        nad_dir: config.nad_dir.as_deref(),
         nads,
+        nads_from: from.join(" and "),
         conf_dir: &config.conf_dir,
         namespace: &config.multus_namespace,
     }

@@ -45,7 +45,9 @@ fn attach_and_detach(name: &str, master: &Value, address: &str) {
         "io.kubernetes.cri.pod-annotations": { "k8s.v1.cni.cncf.io/networks": "n3, n6@data" },
         "unasked": 1,
     });
-    let stdin = handed(&config, &runtime);
+    let mut stdin = handed(&config, &runtime);
+    // There is no cluster behind this node.
+    assert!(stdin.as_object_mut().is_some_and(|it| it.remove("kubeconfig").is_some()));
     assert!(stdin["runtimeConfig"].get("unasked").is_none());
     let pod = node.pod();
     let result = node.call("ADD", &pod, &stdin).expect("attached").expect("a result");

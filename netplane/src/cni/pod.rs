@@ -1,0 +1,89 @@
+//! The pod that a call is for: where its annotations come from, and what is said on it afterwards.
+
+use super::config::Config;
+use super::error::CniError;
+use super::request::Request;
+use crate::attach::perform::Attached;
+use crate::attach::status;
+use crate::cluster::cache::{PodEvent, PodReport};
+use crate::cluster::{self, Cluster, ClusterError, PodName};
+use std::collections::BTreeMap;
+
+/// Multus's reason for a NAD that is not there.
+const NO_NETWORK: &str = "NoNetworkFound";
+/// Ours, next to Multus's `AddedInterface`.
+const FAILED: &str = "FailedAddInterface";
+const PASSED_OVER: &str = "SelectionPassedOver";
+
+/// A pod, or a container outside Kubernetes.
+pub(super) struct Pod {
+    name: Option<PodName>,
+    annotations: BTreeMap<String, String>,
+    /// Of the object in the API, where it is known.
+    uid: Option<String>,
+}
+
+impl Pod {
+    /// Asks the agent, then looks at what the runtime passes, then asks the API server: the first one that
+    /// knows. `None`: there is no such pod any more.
+    pub(super) fn read(
+        request: &Request,
+        config: &Config,
+        cluster: &Cluster,
+    ) -> Result<Option<Self>, CniError> {
+        let arg = |name: &str| request.args.get(name).cloned();
+        let name = arg("K8S_POD_NAMESPACE").zip(arg("K8S_POD_NAME"));
+        let name = name.map(|(namespace, name)| PodName { namespace, name, uid: arg("K8S_POD_UID") });
+        let passed = config.pod_annotations()?;
+        let Some(pod) = &name else {
+            let annotations = passed.unwrap_or_default();
+            return Ok(Some(Self { name, annotations, uid: None }));
+        };
+        if let Some(found) = cluster.cached_pod(pod)? {
+            return Ok(Some(Self { name, annotations: found.annotations, uid: Some(found.uid) }));
+        }
+        if let Some(annotations) = passed {
+            // The runtime's UID of a static pod is not its mirror's.
+            let uid = pod.uid.clone().filter(|_| !cluster::is_static(&annotations));
+            return Ok(Some(Self { name, annotations, uid }));
+        }
+        if !cluster.has_api() {
+            let uid = pod.uid.clone();
+            return Ok(Some(Self { name, annotations: BTreeMap::new(), uid }));
+        }
+        let found = cluster.pod(pod)?;
+        Ok(found.map(|it| Self { name, annotations: it.annotations, uid: Some(it.uid) }))
+    }
+
+    pub(super) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.get(name).map(String::as_str)
+    }
+
+    /// Says on the pod what was attached, and what was passed over.
+    pub(super) fn report(&self, cluster: &Cluster, attached: &Attached) -> Result<(), ClusterError> {
+        let Some(name) = &self.name else { return Ok(()) };
+        let mut report = status::report(&attached.record, self.uid.clone());
+        report.events.extend(attached.warnings.iter().map(|it| warning(PASSED_OVER, it.to_string())));
+        cluster.report(name, &report)
+    }
+
+    /// Says on the pod that nothing was attached. That this could not be said is a line in the log.
+    pub(super) fn report_failure(&self, cluster: &Cluster, request: &Request, error: &CniError) {
+        let Some(name) = &self.name else { return };
+        let reason = if error.no_network { NO_NETWORK } else { FAILED };
+        let report = PodReport {
+            container_id: request.container_id.clone(),
+            interface: request.interface.clone(),
+            uid: self.uid.clone(),
+            network_status: None,
+            events: vec![warning(reason, error.message.clone())],
+        };
+        if let Err(error) = cluster.report(name, &report) {
+            tracing::warn!(%error, "event");
+        }
+    }
+}
+
+fn warning(reason: &str, message: String) -> PodEvent {
+    PodEvent { warning: true, reason: reason.to_owned(), message }
+}
