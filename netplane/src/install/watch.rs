@@ -1,9 +1,9 @@
 //! When to look again: a folder has changed, a signal came, or it has been a while.
 
 use super::InstallError;
+use crate::sources::files::is_change;
 use nix::sys::signal::{SigSet, Signal};
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -45,8 +45,8 @@ impl Events {
             }
         });
         let notify = wake.clone();
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|it| is_change(it.kind)) {
+        let watcher = notify::recommended_watcher(move |event| {
+            if is_change(&event) {
                 // Nobody listens: the process is ending.
                 let _ = notify.send(Wake::Look);
             }
@@ -88,13 +88,5 @@ impl Events {
             }
         }
         Wake::Look
-    }
-}
-
-/// Reading is an event for inotify, too; taken for a change, looking would wake itself for ever.
-fn is_change(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
-        _ => true,
     }
 }

@@ -5,7 +5,8 @@ use super::{Fact, Send, Stop, chain};
 use crate::attach::record::AttachmentRecord;
 use crate::attach::store::{Unreadable, parse};
 use crate::nad::dir::{self, Loaded};
-use notify::{RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecursiveMode, Watcher};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -21,7 +22,12 @@ type Records = (BTreeMap<String, AttachmentRecord>, Vec<String>);
 /// Sends both folders' contents now and after each change, until stopped.
 pub fn run(nad_dir: &Path, record_dir: &Path, send: &Send, stop: &Stop) {
     let (wake, woken) = channel();
-    let mut watcher = notify::recommended_watcher(move |_| wake.send(()).unwrap_or_default()).ok();
+    let mut watcher = notify::recommended_watcher(move |event| {
+        if is_change(&event) {
+            wake.send(()).unwrap_or_default();
+        }
+    })
+    .ok();
     let mut watched: Vec<PathBuf> = Vec::new();
     let mut last_nads: Option<Result<Loaded, String>> = None;
     let mut last_records: Option<Records> = None;
@@ -57,6 +63,16 @@ pub fn run(nad_dir: &Path, record_dir: &Path, send: &Send, stop: &Stop) {
     }
 }
 
+/// Whether a watch tells of a change. Reading is an event for inotify, too: taken for a change, whoever reads
+/// what has changed wakes itself for ever.
+pub(crate) fn is_change(event: &notify::Result<Event>) -> bool {
+    match event.as_ref().map(|it| it.kind) {
+        Ok(EventKind::Access(access)) => access == AccessKind::Close(AccessMode::Write),
+        // An error may stand for changes that were lost.
+        Ok(_) | Err(_) => true,
+    }
+}
+
 /// Complete records by name. A folder that is not there yet has none.
 fn read_records(folder: &Path) -> Records {
     let (mut records, mut problems) = Records::default();
@@ -86,4 +102,36 @@ fn read_records(folder: &Path) -> Records {
     }
     problems.sort();
     (records, problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::Fact;
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    #[test]
+    fn reading_does_not_wake_the_reader() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("a.json"), "{}").expect("a file");
+        let (sender, opened) = channel();
+        let mut watcher = notify::recommended_watcher(sender).expect("a watcher");
+        watcher.watch(folder.path(), RecursiveMode::NonRecursive).expect("watched");
+        let (stop, (facts, received)) = (Stop::default(), channel());
+        let send: Send = Arc::new(move |fact: Fact| facts.send(fact).is_ok());
+        std::thread::scope(|scope| {
+            scope.spawn(|| run(folder.path(), folder.path(), &send, &stop));
+            for _ in 0..2 {
+                received.recv().expect("NADs, then records");
+            }
+            // All is read every two seconds; in between there is nothing.
+            let since = Instant::now();
+            let limit = Duration::from_secs(20);
+            let pause = REREAD / 4;
+            while opened.recv_timeout(pause).is_ok() && since.elapsed() < limit {}
+            stop.stop();
+            assert!(since.elapsed() < limit, "it reads all the time");
+        });
+    }
 }
