@@ -113,53 +113,6 @@ fn a_multus_that_is_installed_again_is_left_alone() {
 }
 
 #[test]
-fn kill_at_any_moment_leaves_nothing_broken() {
-    let host = Host::new();
-    fs::write(host.path("program"), vec![7; 1 << 20]).expect("a program");
-    let program = host.path("program").display().to_string();
-    host.master(MASTER, "0.4.0", 0);
-    let mut broken = Vec::new();
-    for turn in 1..=60_u64 {
-        let version = if turn % 2 == 0 { "1.0.0" } else { "0.4.0" };
-        host.master(MASTER, version, turn);
-        host.rotate(&format!("token-{turn}"), super::CERTIFICATE);
-        fs::write(host.path("program"), vec![u8::try_from(turn).expect("small"); 1 << 20])
-            .expect("a program");
-        let mut command = host.command(&["--multus-bin-file", &program]);
-        let mut child = command.stderr(std::process::Stdio::null()).spawn().expect("it runs");
-        // From before its first effect to after its last.
-        std::thread::sleep(std::time::Duration::from_micros(turn * 700));
-        child.kill().expect("killed");
-        child.wait().expect("it ends");
-        let installed = fs::read(host.path("bin/netplane")).unwrap_or_default();
-        if !installed.is_empty()
-            && (installed.len() != 1 << 20 || installed.iter().any(|it| *it != installed[0]))
-        {
-            broken.push(format!("{turn}: half a program"));
-        }
-        let kubeconfig = host.kubeconfig();
-        if !kubeconfig.is_empty() && serde_saphyr::from_str::<serde_json::Value>(&kubeconfig).is_err() {
-            broken.push(format!("{turn}: {kubeconfig}"));
-        }
-        for name in [CONF, LIST] {
-            if host.net_d(name).exists() && host.read(name).is_none() {
-                broken.push(format!("{turn}: {name}"));
-            }
-        }
-    }
-    assert_eq!(broken, [""; 0]);
-    // The next one is not in the way of what they left, and clears it up.
-    let (done, log) = host.once(&["--multus-bin-file", &program]);
-    assert!(done, "{log}");
-    assert_eq!(host.mark(), Some(60));
-    let mut left = host.names();
-    left.retain(|it| it.starts_with('.'));
-    let everywhere = [host.path("bin"), host.net_d("multus.d")];
-    left.extend(everywhere.iter().flat_map(|it| crate::harness::files(it)).filter(|it| it.starts_with('.')));
-    assert_eq!(left, [""; 0]);
-}
-
-#[test]
 fn a_full_disk_leaves_the_old_configuration() {
     let host = Host::new();
     host.master(MASTER, "0.4.0", 1);

@@ -2,6 +2,7 @@
 //! mounts it. No root needed but where a pod is attached.
 
 mod follow;
+mod killed;
 mod leave;
 mod pods;
 mod whole;

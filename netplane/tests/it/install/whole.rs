@@ -112,3 +112,32 @@ fn the_program_can_be_called_while_it_is_replaced() {
     assert_eq!(failed, [""; 0]);
     assert!(calls.into_inner() > 40, "nobody called");
 }
+
+#[test]
+fn installs_at_the_same_time_do_not_mix_what_they_write() {
+    let host = Host::new();
+    host.master(MASTER, "0.4.0", 7);
+    let wholes: Vec<_> = (0..8_u8)
+        .map(|number| {
+            fs::write(host.path(&format!("program{number}")), vec![number; 3 << 20]).expect("a program");
+            format!("--multus-bin-file={}/program{number}", host.folder.path().display())
+        })
+        .collect();
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let run = |flag: &String| {
+            scope.spawn({
+                let (host, flag) = (&host, flag.clone());
+                move || host.once(&[&flag, "--multus-alias"])
+            })
+        };
+        wholes.iter().map(run).collect::<Vec<_>>().into_iter().map(|it| it.join().expect("it ends")).collect()
+    });
+    for (done, log) in outcomes {
+        assert!(done, "{log}");
+    }
+    let program = fs::read(host.path("bin/multus")).expect("there");
+    assert!(program.len() == 3 << 20 && program.iter().all(|it| *it == program[0]));
+    assert_eq!((host.mark(), host.kubeconfig().contains("token-0")), (Some(7), true));
+    let left: Vec<_> = crate::harness::files(host.folder.path());
+    assert!(!left.iter().any(|it| it.contains("netplane-new")), "{left:?}");
+}
