@@ -3,10 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::env::var_os("CNI_COMMAND").is_some() {
-        netplane::cli::log_to_stderr("warn");
-        netplane::cni::run()
-    } else {
-        netplane::cli::run()
-    }
+    if std::env::var_os("CNI_COMMAND").is_some() { netplane::cni::run() } else { netplane::cli::run() }
 }

@@ -1,5 +1,6 @@
 //! Plans and carries out attachments: selections, names, delegates, record, rollback.
 
+pub mod conf_dir;
 mod default_route;
 pub mod detach;
 pub mod perform;

@@ -174,7 +174,7 @@ fn attach(
     record.attachments.push(begun(delegate));
     records.save(record)?;
     let call = container.call_for(&delegate.interface);
-    let mut result = None;
+    let mut result = delegate.chained.then(CniResult::default);
     for (at, plugin) in delegate.plugins.iter().enumerate() {
         match plugins::run(Verb::Add, &call, plugin, result.as_ref()) {
             Ok(next) => result = next.or(result),
@@ -191,6 +191,7 @@ fn attach(
             }
         }
     }
+    tracing::info!(network = delegate.label, interface = delegate.interface, "attached");
     if let Some(attachment) = record.attachments.last_mut() {
         let result = result.unwrap_or_default();
         let inside = result.container_interface();

@@ -1,9 +1,10 @@
 //! Where a network's configuration is: a NAD, or a file of the CNI configuration directory.
 
-use super::AttachError;
+use super::{AttachError, conf_dir};
 use crate::nad::{Nad, NetworkName};
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+use crate::plugins::version::Version;
+use serde_json::json;
+use std::path::Path;
 
 /// A network configuration and where it is from.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct Source {
     pub config: String,
     /// Put in where the configuration has none (NPWG standard §3.4.2).
     pub name: String,
+    /// Its first plugin is called as one behind others, with an empty result of theirs.
+    pub chained: bool,
 }
 
 impl Source {
@@ -23,7 +26,13 @@ impl Source {
             label: nad.name.to_string(),
             config: nad.config.clone(),
             name: nad.name.name.clone(),
+            chained: false,
         }
+    }
+
+    /// A configuration that is no NAD; it has its name itself.
+    pub fn unnamed(label: String, config: String) -> Self {
+        Self { network: None, label, config, name: String::new(), chained: false }
     }
 
     pub(super) fn wrong(&self, key: &'static str, problem: impl Into<String>) -> AttachError {
@@ -61,7 +70,7 @@ impl Places<'_> {
         let mut source = Source::of_nad(nad);
         if source.config.trim().is_empty() {
             // NPWG standard §3.4.1: a file of that name, lists first.
-            let found = configuration_named(self.conf_dir, &nad.name.name);
+            let found = conf_dir::named(self.conf_dir, &nad.name.name)?;
             source.config = found.ok_or_else(|| {
                 let problem = format!("empty, and no file in {} has that name", self.conf_dir.display());
                 source.wrong("spec.config", problem)
@@ -78,15 +87,46 @@ impl Places<'_> {
         if let Some(name) = nad_name(text, self.namespace).filter(|it| self.nad(it).is_some()) {
             return self.selected(&name);
         }
+        if let Some(config) = conf_dir::named(self.conf_dir, text)? {
+            return Ok(Source::unnamed(text.to_owned(), config));
+        }
         let path = Path::new(text);
-        let config = configuration_named(self.conf_dir, text)
-            .or_else(|| first_configuration(path))
-            .or_else(|| std::fs::read_to_string(path).ok());
-        let config = config.ok_or_else(|| AttachError::NoClusterNetwork {
+        let found = match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => conf_dir::first(path)?,
+            Ok(_) => Some(conf_dir::file(path)?),
+            Err(_) => None,
+        };
+        let config = found.ok_or_else(|| AttachError::NoClusterNetwork {
             network: text.to_owned(),
             conf_dir: self.conf_dir.to_owned(),
         })?;
-        Ok(Source { network: None, label: text.to_owned(), config, name: String::new() })
+        Ok(Source::unnamed(text.to_owned(), config))
+    }
+
+    /// `auxiliaryCNIChainName`: the plugins in the folder of that name, next to the file of `cluster_network` if
+    /// that is a path, else in `confDir`. They are a list of their own. None: there are none.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn auxiliary_chain(
+        &self,
+        name: &str,
+        cluster_network: Option<&str>,
+        version: Version,
+    ) -> Result<Option<Source>, AttachError> {
+        let cluster_network = cluster_network.map(Path::new).filter(|it| it.is_absolute());
+        let dir = match cluster_network {
+            Some(dir) if dir.is_dir() => dir,
+            Some(file) => file.parent().unwrap_or(self.conf_dir),
+            None => self.conf_dir,
+        };
+        let plugins = conf_dir::chain(dir, name)?;
+        if plugins.is_empty() {
+            return Ok(None);
+        }
+        let config = json!({ "cniVersion": version.name(), "name": name, "plugins": plugins });
+        let label = format!("{name} (auxiliaryCNIChainName)");
+        Ok(Some(Source { chained: true, ..Source::unnamed(label, config.to_string()) }))
     }
 }
 
@@ -94,31 +134,4 @@ impl Places<'_> {
 pub fn nad_name(text: &str, namespace: &str) -> Option<NetworkName> {
     let text = if text.contains('/') { text.to_owned() } else { format!("{namespace}/{text}") };
     NetworkName::try_from(text).ok()
-}
-
-/// Files of a configuration directory by name, lists before single plugins.
-fn configurations(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|it| it.path());
-    let rank = |path: &Path| match path.extension().and_then(|it| it.to_str()) {
-        Some("conflist") => Some(0),
-        Some("conf" | "json") => Some(1),
-        _ => None,
-    };
-    let mut paths: Vec<_> = entries.filter_map(|path| Some((rank(&path)?, path))).collect();
-    paths.sort();
-    paths.into_iter().map(|(_, path)| path).collect()
-}
-
-fn configuration_named(dir: &Path, name: &str) -> Option<String> {
-    configurations(dir).into_iter().find_map(|path| {
-        let text = std::fs::read_to_string(path).ok()?;
-        let config: Value = serde_json::from_str(&text).ok()?;
-        (config.get("name").and_then(Value::as_str) == Some(name)).then_some(text)
-    })
-}
-
-fn first_configuration(dir: &Path) -> Option<String> {
-    let mut paths = configurations(dir);
-    paths.sort();
-    std::fs::read_to_string(paths.first()?).ok()
 }

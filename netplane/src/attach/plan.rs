@@ -23,6 +23,8 @@ pub struct Delegate {
     pub interface: String,
     /// Whether it is the pod's default network.
     pub default: bool,
+    /// Its first plugin gets an empty `prevResult`, as one behind others.
+    pub chained: bool,
     pub version: Version,
     /// `disableCheck` of a list.
     pub disable_check: bool,
@@ -138,6 +140,7 @@ pub fn delegate(
         label: source.label.clone(),
         interface,
         default,
+        chained: source.chained,
         version,
         disable_check: config.get("disableCheck") == Some(&json!(true)),
         plugins,
@@ -184,6 +187,7 @@ pub fn delegates(default: Option<Delegate>, wanted: &[Wanted]) -> Result<Vec<Del
     let mut delegates: Vec<Delegate> = default.into_iter().collect();
     for (number, wanted) in (1..).zip(wanted) {
         let interface = wanted.interface.clone().unwrap_or_else(|| format!("net{number}"));
+        let interface = if wanted.source.chained { unused(interface, number, &used) } else { interface };
         if !used.insert(interface.clone()) {
             return Err(AttachError::NameTwice { network: wanted.source.label.clone(), interface });
         }
@@ -192,6 +196,12 @@ pub fn delegates(default: Option<Delegate>, wanted: &[Wanted]) -> Result<Vec<Del
         delegates.push(delegate);
     }
     Ok(delegates)
+}
+
+/// A chain of no network makes no interface: its name must not stand in the way of one that is asked for.
+fn unused(interface: String, number: usize, used: &BTreeSet<String>) -> String {
+    let mut names = std::iter::once(interface).chain((number..).map(|it| format!("net{it}")));
+    names.find(|it| !used.contains(it)).unwrap_or_default()
 }
 
 /// One network only may ask for the default route (NPWG standard §4.1.2.1.9). Multus lets one have IPv4's and

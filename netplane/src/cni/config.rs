@@ -2,6 +2,7 @@
 
 use super::error::CniError;
 use crate::attach::AttachError;
+use crate::attach::conf_dir::is_network_name;
 use crate::attach::places::{Places, Source};
 use crate::attach::record::DEFAULT_RECORD_DIR;
 use crate::plugins::DEFAULT_TIMEOUT;
@@ -17,6 +18,19 @@ const POD_ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 /// The upper bound of `delegateTimeout`.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Keys that a runtime or CNI itself has in every configuration.
+const CNI_KEYS: [&str; 9] = [
+    "name",
+    "type",
+    "cniVersions",
+    "disableCheck",
+    "disableGC",
+    "args",
+    "ipam",
+    "dns",
+    "cni.dev/attachments",
+];
 
 /// The configuration, checked. Keys that are not here are for later or for others, and ignored.
 #[derive(Debug)]
@@ -37,6 +51,12 @@ pub(super) struct Config {
     pub(super) runtime_config: Map<String, Value>,
     /// Own key: selections are read as the standard says, and not as Multus does.
     pub(super) strict_selections: bool,
+    /// `type`: the name under which we are called.
+    pub(super) kind: String,
+    /// `readinessindicatorfile`: there when the default network is ready.
+    pub(super) readiness_file: Option<PathBuf>,
+    /// `auxiliaryCNIChainName`: a folder of plugins that are called for every pod, at the end.
+    pub(super) auxiliary_chain: Option<String>,
     namespace_isolation: bool,
     global_namespaces: String,
     pub(super) previous: Option<Value>,
@@ -85,9 +105,22 @@ struct Raw {
     #[serde(default)]
     runtime_config: Option<Map<String, Value>>,
     #[serde(default)]
-    strict_selections: bool,
+    strict_selections: Option<bool>,
     #[serde(default)]
-    namespace_isolation: bool,
+    namespace_isolation: Option<bool>,
+    /// All in lower case, as Multus has it.
+    #[serde(default, rename = "readinessindicatorfile")]
+    readiness_file: Option<PathBuf>,
+    #[serde(default, rename = "auxiliaryCNIChainName")]
+    auxiliary_chain: Option<String>,
+    /// Both values keep the record until all is down: what Multus does with `true`.
+    #[serde(default, rename = "retryDeleteOnError")]
+    _retry_delete_on_error: Option<bool>,
+    /// For the runtime: which capabilities it may pass in `runtimeConfig`.
+    #[serde(default, rename = "capabilities")]
+    _capabilities: Option<Map<String, Value>>,
+    #[serde(flatten)]
+    _log: super::log::Settings,
     /// Separated by commas.
     #[serde(default)]
     global_namespaces: Option<String>,
@@ -98,6 +131,9 @@ struct Raw {
     /// Seconds; ours, as Multus waits for ever.
     #[serde(default)]
     delegate_timeout: Option<f64>,
+    /// `name`, `type` and what nobody here knows.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 impl Config {
@@ -106,6 +142,9 @@ impl Config {
         let object =
             value.as_object().ok_or_else(|| CniError::config("the configuration is not a JSON object"))?;
         let raw = read_by_key(object)?;
+        for key in raw.others.keys().filter(|it| !CNI_KEYS.contains(&it.as_str())) {
+            tracing::debug!(key, "not a key of netplane: ignored");
+        }
         let version = match raw.cni_version.as_deref() {
             None | Some("") => Version::UNSAID,
             Some(name) => Version::parse(name).ok_or_else(|| CniError::version(name))?,
@@ -125,8 +164,11 @@ impl Config {
             cluster_network: raw.cluster_network.filter(|it| !it.is_empty()),
             delegates: raw.delegates.unwrap_or_default(),
             runtime_config: raw.runtime_config.unwrap_or_default(),
-            strict_selections: raw.strict_selections,
-            namespace_isolation: raw.namespace_isolation,
+            strict_selections: raw.strict_selections.unwrap_or_default(),
+            kind: raw.others.get("type").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            readiness_file: raw.readiness_file.filter(|it| !it.as_os_str().is_empty()),
+            auxiliary_chain: raw.auxiliary_chain.filter(|it| !it.is_empty()).map(chain_name).transpose()?,
+            namespace_isolation: raw.namespace_isolation.unwrap_or_default(),
             // Multus's `defaultNonIsolatedNamespace`.
             global_namespaces: raw
                 .global_namespaces
@@ -144,13 +186,10 @@ impl Config {
         if let Some(name) = &self.cluster_network {
             return places.cluster_network(name).map(|it| vec![it]);
         }
-        let delegates = self.delegates.iter().enumerate().map(|(number, delegate)| Source {
-            network: None,
-            label: format!("delegates[{number}]"),
-            config: delegate.to_string(),
-            name: String::new(),
-        });
-        Ok(delegates.collect())
+        let delegates = self.delegates.iter().enumerate();
+        let source =
+            |(number, it): (_, &Value)| Source::unnamed(format!("delegates[{number}]"), it.to_string());
+        Ok(delegates.map(source).collect())
     }
 
     /// The pod's annotations, where the runtime passes them.
@@ -197,6 +236,15 @@ fn timeout(seconds: f64) -> Result<Duration, CniError> {
             "delegateTimeout is {seconds}: should be seconds, more than 0, up to {longest}"
         ))
     })
+}
+
+/// `auxiliaryCNIChainName`.
+fn chain_name(name: String) -> Result<String, CniError> {
+    if is_network_name(&name) {
+        return Ok(name);
+    }
+    let form = "a network's name: letters, digits, _ . - only, a letter or digit first";
+    Err(CniError::config(format!("auxiliaryCNIChainName is \"{name}\", should be {form}")))
 }
 
 /// Reads the configuration; an error names the key and its value.

@@ -6,6 +6,8 @@ use crate::plugins::version::Version;
 use crate::plugins::{PluginError, code};
 use serde_json::{Value, json};
 use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
 
 /// CNI specification 1.1.0, section 5, "Error".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,21 @@ impl CniError {
 
     pub(super) fn not_json(error: &serde_json::Error) -> Self {
         Self::new(code::DECODING, format!("stdin is not JSON: {error}"))
+    }
+
+    pub(super) fn not_ready_yet(file: &Path, waited: Duration) -> Self {
+        let waited = waited.as_secs();
+        let file = file.display();
+        let message = format!(
+            "the default network is not ready: readinessindicatorfile {file} is not there after {waited} s"
+        );
+        Self::new(code::TRY_AGAIN, message)
+    }
+
+    pub(super) fn not_ready(file: &Path) -> Self {
+        let file = file.display();
+        let message = format!("the default network is not ready: readinessindicatorfile {file} is not there");
+        Self::new(code::NOT_AVAILABLE, message)
     }
 
     pub(super) fn stdin(error: &std::io::Error) -> Self {

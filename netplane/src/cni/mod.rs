@@ -2,8 +2,11 @@
 
 mod config;
 mod error;
+mod log;
+mod log_file;
 mod networks;
 mod pod;
+mod readiness;
 mod request;
 
 use crate::attach::AttachError;
@@ -28,13 +31,28 @@ use std::process::ExitCode;
 pub fn run() -> ExitCode {
     let mut stdin = Vec::new();
     let read = std::io::stdin().read_to_end(&mut stdin);
+    log::start(&stdin);
+    let env = |name: &str| std::env::var(name).unwrap_or_default();
+    // Around every line of the log: several calls write to one file.
+    let call = tracing::error_span!(
+        "cni",
+        command = env("CNI_COMMAND"),
+        container = env("CNI_CONTAINERID"),
+        interface = env("CNI_IFNAME"),
+        args = env("CNI_ARGS"),
+    );
+    let _entered = call.entered();
+    tracing::info!("begins");
     let answer = match read {
         Ok(_) => answer(&|name| std::env::var(name).ok(), &stdin),
         Err(source) => Err((Version::NEWEST.name().to_owned(), CniError::stdin(&source))),
     };
     let (text, code) = match answer {
-        Ok(None) => (String::new(), ExitCode::SUCCESS),
-        Ok(Some(value)) => (value.to_string(), ExitCode::SUCCESS),
+        Ok(value) => {
+            let text = value.map(|it| it.to_string()).unwrap_or_default();
+            tracing::info!(result = text, "done");
+            (text, ExitCode::SUCCESS)
+        }
         Err((version, error)) => {
             tracing::error!(code = error.code, message = error.message, details = error.details);
             (error.to_json(&version).to_string(), ExitCode::FAILURE)
@@ -70,6 +88,7 @@ fn dispatch(request: &Request, config: &Config) -> Result<Option<Value>, CniErro
         Command::Check => check(request, config, &records)?,
         Command::Status => {
             config.allow("STATUS", Version::V1_1_0)?;
+            config.readiness_file.as_deref().map_or(Ok(()), readiness::check)?;
             networks::check_default(config, &cluster(config))?;
         }
         Command::Gc => gc(request, config, &records)?,
@@ -81,6 +100,9 @@ fn dispatch(request: &Request, config: &Config) -> Result<Option<Value>, CniErro
 fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Value, CniError> {
     let previous = config.previous.as_ref().map(|it| CniResult::from_json(it, config.version));
     let previous = previous.transpose().map_err(CniError::previous)?;
+    if let Some(file) = &config.readiness_file {
+        readiness::wait(file, readiness::PATIENCE)?;
+    }
     let cluster = cluster(config);
     let Some(pod) = Pod::read(request, config, &cluster)? else {
         // As Multus does: the runtime is about to find out by itself.

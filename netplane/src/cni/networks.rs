@@ -101,6 +101,10 @@ impl Networks<'_> {
             }
             wanted.push(selected(places, &selection)?);
         }
+        if let Some(name) = &config.auxiliary_chain {
+            let cluster_network = config.cluster_network.as_deref();
+            wanted.extend(places.auxiliary_chain(name, cluster_network, config.version)?.map(plain));
+        }
         let delegates = plan::delegates(cluster.default, &wanted)?;
         if delegates.is_empty() {
             return Err(CniError::nothing_to_attach());
@@ -124,7 +128,8 @@ impl Networks<'_> {
         let default = networks.next().map(|first| {
             // What the runtime asks for is the default network's only (NPWG standard §7.5).
             let overrides = Overrides { passed: self.config.runtime_config.clone(), ..first.overrides };
-            plan::delegate(&first.source, self.request.interface.clone(), true, &overrides)
+            let delegate = plan::delegate(&first.source, self.request.interface.clone(), true, &overrides)?;
+            refuse_ourselves(&delegate, self.config).map(|()| delegate)
         });
         Ok(ClusterNetworks { default: default.transpose()?, more: networks.collect() })
     }
@@ -207,13 +212,25 @@ pub(super) fn guess(
     networks.delegates(networks.cluster_networks(&places)?, &places)
 }
 
+/// `clusterNetwork` may be a directory with our own configuration in it, perhaps as the first file: each call
+/// would make another one, without end.
+fn refuse_ourselves(default: &Delegate, config: &Config) -> Result<(), CniError> {
+    let mut kinds = default.plugins.iter().filter_map(|it| it.get("type")?.as_str());
+    if default.network.is_none() && kinds.any(|it| it == config.kind) {
+        let problem = format!("network {}: type is \"{}\", which is this plugin", default.label, config.kind);
+        return Err(CniError::config(problem));
+    }
+    Ok(())
+}
+
 /// STATUS: whether the default network could be attached as far as its configuration goes.
 pub(super) fn check_default(config: &Config, cluster: &Cluster) -> Result<(), CniError> {
     let mut nads = load_nads(config)?;
     let name = default_name(config).filter(|name| !nads.iter().any(|it| it.name == *name));
     nads.extend(cluster.networks(name.as_slice())?);
     for source in config.cluster_networks(&places(config, &nads))? {
-        plan::delegate(&source, "eth0".to_owned(), true, &Overrides::default())?;
+        let delegate = plan::delegate(&source, "eth0".to_owned(), true, &Overrides::default())?;
+        refuse_ourselves(&delegate, config)?;
     }
     Ok(())
 }

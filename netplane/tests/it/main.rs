@@ -5,6 +5,7 @@ mod agent;
 mod attach;
 mod attach_exec;
 mod attach_foreign;
+mod attach_keys;
 mod attach_select;
 mod attach_versions;
 mod cases_bpf;

@@ -4,7 +4,7 @@ use super::*;
 use crate::nad::selection;
 
 fn source(config: &str) -> Source {
-    Source { network: None, label: "core/n3".to_owned(), config: config.to_owned(), name: "n3".to_owned() }
+    Source { name: "n3".to_owned(), ..Source::unnamed("core/n3".to_owned(), config.to_owned()) }
 }
 
 fn plan(config: &str, selection: &str) -> Result<Delegate, AttachError> {
