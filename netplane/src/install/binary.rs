@@ -120,6 +120,10 @@ fn names_alias(source: &Source) -> bool {
 /// Whether `there` has the content of `source`, and can be executed. An error is about `source`.
 fn is_same(source: &Path, there: &Path) -> io::Result<bool> {
     let source = File::open(source)?;
+    // Where a link leads from here is not where it leads on the node.
+    if there.is_symlink() {
+        return Ok(false);
+    }
     let Ok(there) = File::open(there) else { return Ok(false) };
     let (wanted, found) = (source.metadata()?, there.metadata()?);
     if wanted.len() != found.len() || found.permissions().mode() & 0o777 != 0o755 {
@@ -153,6 +157,9 @@ mod tests {
         assert!(!is_same(&a, &b).expect("read"), "it cannot be executed");
         fs::set_permissions(&b, fs::Permissions::from_mode(0o755)).expect("a mode");
         assert!(is_same(&a, &b).expect("read"));
+        let link = folder.path().join("link");
+        symlink(&b, &link).expect("a link");
+        assert!(!is_same(&a, &link).expect("read"), "a link");
         let mut other = long.clone();
         other[150_000] = 8;
         fs::write(&b, other).expect("a file");

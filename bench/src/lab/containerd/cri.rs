@@ -1,7 +1,7 @@
 //! The part of CRI that kubelet needs for a pod's sandbox (`runtime.v1.RuntimeService`), over containerd's
 //! socket. Messages carry the fields that are used; protobuf skips the others.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use std::collections::HashMap;
@@ -96,6 +96,37 @@ pub struct Network {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct RuntimeStatusRequest {
+    #[prost(bool, tag = "1")]
+    verbose: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RuntimeStatusAnswer {
+    #[prost(message, optional, tag = "1")]
+    status: Option<RuntimeStatus>,
+    #[prost(map = "string, string", tag = "2")]
+    info: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RuntimeStatus {
+    #[prost(message, repeated, tag = "1")]
+    conditions: Vec<Condition>,
+}
+
+/// `RuntimeCondition`.
+#[derive(Clone, PartialEq, Message)]
+struct Condition {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(bool, tag = "2")]
+    status: bool,
+    #[prost(string, tag = "4")]
+    message: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct List {
     #[prost(message, repeated, tag = "1")]
     items: Vec<SandboxId>,
@@ -170,6 +201,19 @@ impl Cri {
     /// containerd's.
     pub fn status(&self, id: &str) -> Result<SandboxStatus> {
         self.call("PodSandboxStatus", StatusRequest { id: id.to_owned(), verbose: true })
+    }
+
+    /// The CNI configurations that are loaded, as containerd tells them. kubelet makes a node NotReady
+    /// where this is an error.
+    ///
+    /// # Errors
+    /// containerd's, or the condition `NetworkReady` is false: with why.
+    pub fn network(&self) -> Result<String> {
+        let mut answer: RuntimeStatusAnswer = self.call("Status", RuntimeStatusRequest { verbose: true })?;
+        let conditions = answer.status.unwrap_or_default().conditions;
+        let ready = conditions.into_iter().find(|it| it.kind == "NetworkReady").unwrap_or_default();
+        ensure!(ready.status, "not NetworkReady: {}", ready.message);
+        answer.info.remove("cniconfig").context("no cniconfig in the status")
     }
 
     /// The ids of all sandboxes.

@@ -146,6 +146,16 @@ impl<'a> Containerd<'a> {
         })
     }
 
+    /// The folder of its CNI configurations.
+    pub fn conf_dir(&self) -> PathBuf {
+        self.folder.join("net.d")
+    }
+
+    /// The folder of its CNI plugins.
+    pub fn bin_dir(&self) -> PathBuf {
+        self.folder.join("bin")
+    }
+
     /// The other calls of CRI.
     pub fn cri(&self) -> &Cri {
         &self.cri

@@ -1,6 +1,7 @@
 //! `netplane install` as a process: a folder stands for the node, and one for the service account as kubelet
 //! mounts it. No root needed but where a pod is attached.
 
+mod cluster;
 mod follow;
 mod killed;
 mod leave;
