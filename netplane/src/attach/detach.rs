@@ -1,6 +1,7 @@
 //! Taking down, and checking: from the record alone, without pod, NAD or API.
 
 use super::AttachError;
+use super::device_info;
 use super::perform::Container;
 use super::record::{Attachment, AttachmentRecord};
 use super::store::RecordStore;
@@ -24,6 +25,8 @@ pub fn detach(
         let call = container.call_for(&attachment.interface);
         if let Err(error) = run_plugins(&call, &attachment.plugins, attachment.result.as_ref()) {
             errors.push(AttachError::Delegate { network: attachment.label.clone(), error });
+        } else {
+            device_info::forget(attachment.device_info_file.as_deref());
         }
     }
     match errors.pop() {

@@ -3,6 +3,7 @@
 pub mod conf_dir;
 mod default_route;
 pub mod detach;
+mod device_info;
 pub mod perform;
 pub mod places;
 pub mod plan;
@@ -10,6 +11,7 @@ pub mod record;
 pub mod status;
 pub mod store;
 
+use crate::devices::DeviceError;
 use crate::nad::dir::NadDirError;
 use crate::nad::selection::SelectionError;
 use crate::plugins::PluginError;
@@ -47,6 +49,8 @@ pub enum AttachError {
     Container(PluginError),
     #[error("network {network}: {error}")]
     Delegate { network: String, error: PluginError },
+    #[error("network {network}: resource {resource}: {error}")]
+    Device { network: String, resource: String, error: DeviceError },
     #[error("cannot {operation} {}", path.display())]
     File { operation: &'static str, path: PathBuf, source: std::io::Error },
     #[error("network {network}: default route: {error}")]

@@ -4,6 +4,7 @@
 use super::AttachError;
 use super::default_route;
 use super::detach;
+use super::device_info;
 use super::plan::{Delegate, Warning};
 use super::record::{Attachment, AttachmentRecord, PodRef, RECORD_VERSION};
 use super::store::{Found, RecordStore};
@@ -156,6 +157,7 @@ fn begun(delegate: &Delegate) -> Attachment {
         disable_check: delegate.disable_check,
         default_route: delegate.default_route.clone(),
         device_info: None,
+        device_info_file: delegate.info_file.as_ref().map(|it| it.to.clone()),
         plugins: delegate.plugins.clone(),
         result: None,
         mac: None,
@@ -174,11 +176,13 @@ fn attach(
     record.attachments.push(begun(delegate));
     records.save(record)?;
     let call = container.call_for(&delegate.interface);
+    device_info::offer(delegate);
     let mut result = delegate.chained.then(CniResult::default);
     for (at, plugin) in delegate.plugins.iter().enumerate() {
         match plugins::run(Verb::Add, &call, plugin, result.as_ref()) {
             Ok(next) => result = next.or(result),
             Err(error) => {
+                let error = device_info::explain(delegate, error);
                 // The failed plugin too, unless it cleans up after itself: it may have done half.
                 let failed = if plugins::builtin::is_builtin(plugin) { at } else { at + 1 };
                 let begun = delegate.plugins.get(..failed).unwrap_or_default();
@@ -186,7 +190,8 @@ fn attach(
                     tracing::error!(error = %second, network = delegate.label, "rollback");
                     return Err(AttachError::Delegate { network: delegate.label.clone(), error });
                 }
-                record.attachments.pop();
+                let begun = record.attachments.pop();
+                device_info::forget(begun.as_ref().and_then(|it| it.device_info_file.as_deref()));
                 return Err(AttachError::Delegate { network: delegate.label.clone(), error });
             }
         }
@@ -200,6 +205,7 @@ fn attach(
         let own = result.ips.iter().filter(|it| it.interface.is_none() || it.interface == index);
         attachment.ips = own.map(|it| it.address.addr()).collect();
         attachment.master = master_of(delegate, container);
+        attachment.device_info = device_info::collect(delegate);
         attachment.result = Some(result);
     }
     records.save(record)

@@ -1,6 +1,7 @@
 //! Where a network's configuration is: a NAD, or a file of the CNI configuration directory.
 
 use super::{AttachError, conf_dir};
+use crate::devices::RESOURCE_NAME_ANNOTATION;
 use crate::nad::{Nad, NetworkName};
 use crate::plugins::version::Version;
 use serde_json::json;
@@ -17,6 +18,8 @@ pub struct Source {
     pub name: String,
     /// Its first plugin is called as one behind others, with an empty result of theirs.
     pub chained: bool,
+    /// The resource whose devices the network needs.
+    pub resource: Option<String>,
 }
 
 impl Source {
@@ -27,12 +30,13 @@ impl Source {
             config: nad.config.clone(),
             name: nad.name.name.clone(),
             chained: false,
+            resource: nad.annotations.get(RESOURCE_NAME_ANNOTATION).filter(|it| !it.is_empty()).cloned(),
         }
     }
 
     /// A configuration that is no NAD; it has its name itself.
     pub fn unnamed(label: String, config: String) -> Self {
-        Self { network: None, label, config, name: String::new(), chained: false }
+        Self { network: None, label, config, name: String::new(), chained: false, resource: None }
     }
 
     pub(super) fn wrong(&self, key: &'static str, problem: impl Into<String>) -> AttachError {

@@ -1,10 +1,14 @@
 //! What an ADD is to do, as plain data: which delegates, in which order, under which names, each with its
 //! complete configuration. Everything that can be known to be wrong is found here, before any effect.
 
+mod device;
 mod plugin;
+
+pub use device::{Device, InfoFile};
 
 use super::AttachError;
 use super::places::Source;
+use crate::devices::info_file::InfoFiles;
 use crate::nad::NetworkName;
 use crate::nad::selection::NetworkSelection;
 use crate::plugins::version::Version;
@@ -32,6 +36,8 @@ pub struct Delegate {
     pub plugins: Vec<Value>,
     /// Gateways of the default route, if this network is to have it.
     pub default_route: Option<Vec<IpAddr>>,
+    /// Where its plugins tell of its device.
+    pub info_file: Option<InfoFile>,
     /// What is passed over, for the log and for events on the pod.
     pub warnings: Vec<Warning>,
 }
@@ -46,7 +52,9 @@ pub struct Overrides {
     pub cni_args: Option<Map<String, Value>>,
     pub default_route: Option<Vec<IpAddr>>,
     /// The device that kubelet gave the pod for this network: `deviceID` and `pciBusID` of every plugin.
-    pub device: Option<String>,
+    pub device: Option<Device>,
+    /// Where device information is.
+    pub info_files: Option<InfoFiles>,
     /// What was wrong with the selection already.
     pub warnings: Vec<Warning>,
 }
@@ -100,6 +108,9 @@ pub enum Warning {
     /// §4.1.2.1.9.
     #[error("network {network}: default-route is asked for on network {other}, too")]
     TwoDefaultRoutes { network: String, other: String },
+    /// The standard is silent; plugins that need a device fail by themselves.
+    #[error("network {network}: kubelet gave the pod no device of resource {resource} for it ({looked})")]
+    NoDevice { network: String, resource: String, looked: String },
 }
 
 /// Makes a delegate out of a configuration and what is asked of it.
@@ -124,13 +135,17 @@ pub fn delegate(
     if overrides.cni_args.is_some() && !plugins.iter().all(plugin::takes_args) {
         return Err(source.wrong("args", "must be an object, and its cni, too: cni-args go into it"));
     }
+    let known_as = source.network.as_ref().map_or_else(|| name.to_owned(), ToString::to_string);
+    let info_file = device::info_file(overrides, &known_as, &interface, &plugins);
+    let mut overrides = overrides.clone();
+    device::pass(&mut overrides, info_file.as_ref(), &source.label);
     let mut warnings = overrides.warnings.clone();
     let lacking = overrides.runtime.keys().filter(|it| !plugins.iter().any(|has| plugin::has(has, it)));
     warnings.extend(lacking.map(|it| {
         let (network, capability) = (source.label.clone(), it.clone());
         Warning::NoCapability { network, capability }
     }));
-    let complete = |it| plugin::complete(it, name, version, overrides);
+    let complete = |it| plugin::complete(it, name, version, &overrides);
     let plugins: Vec<_> = plugins.into_iter().map(complete).collect();
     for plugin in &plugins {
         plugin::check(source, plugin)?;
@@ -144,7 +159,8 @@ pub fn delegate(
         version,
         disable_check: config.get("disableCheck") == Some(&json!(true)),
         plugins,
-        default_route: overrides.default_route.clone(),
+        default_route: overrides.default_route,
+        info_file,
         warnings,
     })
 }

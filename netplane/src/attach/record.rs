@@ -3,6 +3,7 @@
 //! written is in `store`.
 
 use crate::nad::NetworkName;
+use crate::nad::device_info::DeviceInfo;
 use crate::plugins::result::CniResult;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -65,7 +66,10 @@ pub struct Attachment {
     pub default_route: Option<Vec<IpAddr>>,
     /// Of the device that the attachment has (device information specification), for `network-status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device_info: Option<serde_json::Value>,
+    pub device_info: Option<DeviceInfo>,
+    /// The CNI plugins' file of it, which DEL removes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_info_file: Option<PathBuf>,
     /// The plugins' configurations as they were called, in order, without `prevResult`.
     pub plugins: Vec<serde_json::Value>,
     /// The delegate's result; absent until the delegate has returned.

@@ -5,6 +5,7 @@ use crate::attach::AttachError;
 use crate::attach::conf_dir::is_network_name;
 use crate::attach::places::{Places, Source};
 use crate::attach::record::DEFAULT_RECORD_DIR;
+use crate::devices::{DEFAULT_KUBELET_DIR, info_file};
 use crate::plugins::DEFAULT_TIMEOUT;
 use crate::plugins::version::Version;
 use serde::Deserialize;
@@ -42,6 +43,9 @@ pub(super) struct Config {
     pub(super) cni_dir: PathBuf,
     pub(super) conf_dir: PathBuf,
     pub(super) bin_dir: Option<PathBuf>,
+    /// Own keys: kubelet's directory, and that of device information files.
+    pub(super) kubelet_dir: PathBuf,
+    pub(super) device_info_dir: PathBuf,
     pub(super) default_networks: Vec<String>,
     pub(super) system_namespaces: Vec<String>,
     pub(super) multus_namespace: String,
@@ -92,6 +96,10 @@ struct Raw {
     conf_dir: Option<PathBuf>,
     #[serde(default)]
     bin_dir: Option<PathBuf>,
+    #[serde(default)]
+    kubelet_dir: Option<PathBuf>,
+    #[serde(default)]
+    device_info_dir: Option<PathBuf>,
     #[serde(default)]
     cluster_network: Option<String>,
     #[serde(default)]
@@ -158,6 +166,8 @@ impl Config {
             cni_dir: or(raw.cni_dir, DEFAULT_RECORD_DIR),
             conf_dir: or(raw.conf_dir, "/etc/cni/multus/net.d"),
             bin_dir: raw.bin_dir,
+            kubelet_dir: or(raw.kubelet_dir, DEFAULT_KUBELET_DIR),
+            device_info_dir: or(raw.device_info_dir, info_file::DEFAULT_DIR),
             default_networks: raw.default_networks.unwrap_or_default(),
             system_namespaces: raw.system_namespaces.unwrap_or_else(|| vec!["kube-system".to_owned()]),
             multus_namespace: raw.multus_namespace.unwrap_or_else(|| "kube-system".to_owned()),

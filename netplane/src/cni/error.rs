@@ -2,6 +2,7 @@
 
 use crate::attach::AttachError;
 use crate::cluster::ClusterError;
+use crate::devices::DeviceError;
 use crate::plugins::version::Version;
 use crate::plugins::{PluginError, code};
 use serde_json::{Value, json};
@@ -102,6 +103,12 @@ impl From<AttachError> for CniError {
             | AttachError::DefaultRoute { error, .. }
             | AttachError::Container(error) => error.code,
             AttachError::Several(_) | AttachError::Taken { .. } => code::FAILED,
+            AttachError::Device { error, .. } => match error {
+                // Kubelet may answer the next time.
+                DeviceError::Deadline { .. } | DeviceError::Kubelet { .. } => code::TRY_AGAIN,
+                DeviceError::NoUid { .. } => code::ENVIRONMENT,
+                DeviceError::NoKubelet { .. } | DeviceError::Checkpoint { .. } => code::IO,
+            },
             AttachError::File { .. } | AttachError::Nads(_) => code::IO,
             AttachError::Selection(_)
             | AttachError::NoNad { .. }

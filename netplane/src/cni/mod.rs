@@ -1,6 +1,7 @@
 //! The CNI protocol: environment and stdin in, one JSON document on stdout out.
 
 mod config;
+mod device;
 mod error;
 mod log;
 mod log_file;
@@ -110,7 +111,7 @@ fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Valu
         return Ok(CniResult::default().to_json(config.version));
     };
     let container = container(request, config);
-    let networks = Networks { request, config, pod: &pod };
+    let networks = Networks::new(request, config, &pod);
     let attached = networks.attach(&cluster, &container, records);
     let attached = attached.inspect_err(|error| pod.report_failure(&cluster, request, error))?;
     if let Err(error) = pod.report(&cluster, &attached) {

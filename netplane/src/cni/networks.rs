@@ -2,6 +2,7 @@
 //! NADs come from `nadDir`, and what is not there from the cluster.
 
 use super::config::Config;
+use super::device::Giver;
 use super::error::CniError;
 use super::pod::Pod;
 use super::request::{NETWORKS_ARG, Request};
@@ -14,15 +15,17 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::nad::dir;
 use crate::nad::selection::{self, NETWORKS_ANNOTATION, NetworkSelection};
 use crate::nad::{Nad, NetworkName};
+use std::cell::RefCell;
 
 /// The annotation that puts a NAD in place of the configuration's default network (Multus).
 const DEFAULT_NETWORK_ANNOTATION: &str = "v1.multus-cni.io/default-network";
 
 /// The networks of one ADD.
 pub(super) struct Networks<'a> {
-    pub(super) request: &'a Request,
-    pub(super) config: &'a Config,
-    pub(super) pod: &'a Pod,
+    request: &'a Request,
+    config: &'a Config,
+    pod: &'a Pod,
+    devices: RefCell<Giver>,
 }
 
 /// The default network, and with `delegates` whatever else is in that list.
@@ -31,7 +34,11 @@ struct ClusterNetworks {
     more: Vec<Wanted>,
 }
 
-impl Networks<'_> {
+impl<'a> Networks<'a> {
+    pub(super) fn new(request: &'a Request, config: &'a Config, pod: &'a Pod) -> Self {
+        Self { request, config, pod, devices: RefCell::new(Giver::new(request, config)) }
+    }
+
     /// Attaches them. NADs that must be fetched are fetched all at once, while the default network is being
     /// attached if that one is known without them.
     pub(super) fn attach(
@@ -105,6 +112,8 @@ impl Networks<'_> {
             let cluster_network = config.cluster_network.as_deref();
             wanted.extend(places.auxiliary_chain(name, cluster_network, config.version)?.map(plain));
         }
+        let mut devices = self.devices.borrow_mut();
+        let wanted = wanted.into_iter().map(|it| devices.give(it)).collect::<Result<Vec<_>, _>>()?;
         let delegates = plan::delegates(cluster.default, &wanted)?;
         if delegates.is_empty() {
             return Err(CniError::nothing_to_attach());
@@ -127,8 +136,9 @@ impl Networks<'_> {
         .into_iter();
         let default = networks.next().map(|first| {
             // What the runtime asks for is the default network's only (NPWG standard §7.5).
-            let overrides = Overrides { passed: self.config.runtime_config.clone(), ..first.overrides };
-            let delegate = plan::delegate(&first.source, self.request.interface.clone(), true, &overrides)?;
+            let Wanted { source, overrides, .. } = self.devices.borrow_mut().give(first)?;
+            let overrides = Overrides { passed: self.config.runtime_config.clone(), ..overrides };
+            let delegate = plan::delegate(&source, self.request.interface.clone(), true, &overrides)?;
             refuse_ourselves(&delegate, self.config).map(|()| delegate)
         });
         Ok(ClusterNetworks { default: default.transpose()?, more: networks.collect() })
@@ -202,7 +212,7 @@ pub(super) fn guess(
     cluster: &Cluster,
 ) -> Result<Vec<Delegate>, CniError> {
     let Some(pod) = Pod::read(request, config, cluster)? else { return Ok(Vec::new()) };
-    let networks = Networks { request, config, pod: &pod };
+    let networks = Networks::new(request, config, &pod);
     let mut nads = load_nads(config)?;
     let mut names = networks.default_names()?;
     names.extend(networks.other_names()?);

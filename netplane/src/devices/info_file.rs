@@ -16,6 +16,13 @@ pub const DEFAULT_DIR: &str = "/var/run/k8s.cni.cncf.io/devinfo";
 /// More than any device information.
 const MAX_SIZE: u64 = 1 << 20;
 
+/// Whose files: `deviceInfoDir`, and the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfoFiles {
+    pub dir: PathBuf,
+    pub container_id: String,
+}
+
 /// Why there is no device information.
 #[derive(Debug, thiserror::Error)]
 #[error("device information {}: {problem}", path.display())]

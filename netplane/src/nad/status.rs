@@ -1,7 +1,7 @@
 //! The annotation `k8s.v1.cni.cncf.io/network-status` (NPWG standard §5): what a pod's attachments became.
 
+use super::device_info::DeviceInfo;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::net::IpAddr;
 
 /// The annotation that tells a pod's attachments.
@@ -30,7 +30,7 @@ pub struct NetworkStatus {
     pub dns: StatusDns,
     /// The device information specification's object, as the device plugin or the delegate wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device_info: Option<Value>,
+    pub device_info: Option<DeviceInfo>,
     /// Next hops of the default routes that the attachment has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateway: Vec<IpAddr>,

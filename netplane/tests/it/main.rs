@@ -3,6 +3,7 @@
 
 mod agent;
 mod attach;
+mod attach_devices;
 mod attach_exec;
 mod attach_foreign;
 mod attach_keys;
@@ -14,5 +15,6 @@ mod dataplane;
 mod demo;
 mod harness;
 mod install;
+mod kubelet;
 mod program;
 mod router;

@@ -55,7 +55,7 @@ pub(super) fn complete(
         put_args(&mut config, cni_args);
     }
     if let Some(device) = &overrides.device {
-        put_device(&mut config, device);
+        put_device(&mut config, &device.id);
     }
     Value::Object(config)
 }

@@ -90,9 +90,13 @@ fn the_ipam_claim_goes_to_every_plugin_beside_the_args() {
     );
 }
 
+fn device() -> Device {
+    Device { resource: "intel.com/vf".to_owned(), id: "0000:03:02.1".to_owned() }
+}
+
 #[test]
 fn a_device_of_kubelet_goes_into_every_plugin() {
-    let overrides = Overrides { device: Some("0000:03:02.1".to_owned()), ..Overrides::default() };
+    let overrides = Overrides { device: Some(device()), ..Overrides::default() };
     let source = source(r#"{"plugins":[{"type":"sriov","deviceID":"old"},{"type":"tuning"}]}"#);
     let delegate = delegate(&source, "net1".to_owned(), false, &overrides).expect("a list");
     for plugin in &delegate.plugins {
