@@ -144,11 +144,20 @@ fn credentials(auth: &mut AuthInfo, path: &Path) -> Result<String, String> {
     })
 }
 
-/// Whether TLS was refused: no second try mends a certificate. tokio-rustls says so with this kind.
+/// Whether TLS was refused: no second try mends a certificate. tokio-rustls says so with this kind, in one
+/// `io::Error` inside another, which `source` steps over.
 fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |it| it.source())
-        .filter_map(|it| it.downcast_ref::<std::io::Error>())
-        .any(|it| it.kind() == std::io::ErrorKind::InvalidData)
+    let mut next = Some(error);
+    while let Some(error) = next {
+        next = error.source();
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            if error.kind() == std::io::ErrorKind::InvalidData {
+                return true;
+            }
+            next = error.get_ref().map(|it| -> &(dyn std::error::Error + 'static) { it });
+        }
+    }
+    false
 }
 
 /// `Retry-After` as the API server repeats it in the body, up to a few seconds.

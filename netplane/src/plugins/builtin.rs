@@ -134,7 +134,7 @@ fn attach(
         interfaces: vec![interface],
         ips: allocations.iter().map(ip).collect(),
         routes: routes.into_iter().map(route).collect(),
-        ..CniResult::default()
+        dns: parts.macvlan.dns.clone(),
     })
 }
 

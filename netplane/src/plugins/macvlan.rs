@@ -1,5 +1,6 @@
 //! The macvlan plugin: a device on a master, made in the pod's namespace under its final name.
 
+use super::result::Dns;
 use crate::netlink::Mac;
 use crate::netlink::arp::{self, AnnounceError};
 use crate::netlink::link::{Link, MacvlanMode, NewMacvlan, parse_mac};
@@ -27,6 +28,9 @@ pub struct Config {
     /// `bcqueuelen`: the reference plugin spells it in lower case.
     #[serde(default, rename = "bcqueuelen")]
     pub bc_queue_len: Option<u32>,
+    /// For the result only, as the reference plugin does.
+    #[serde(default)]
+    pub dns: Dns,
 }
 
 /// Why a device was not made.

@@ -50,6 +50,16 @@ impl Node {
         ip_in(&self.name(), arguments)
     }
 
+    /// Its network namespace.
+    pub(crate) fn netns(&self) -> PathBuf {
+        Path::new("/run/netns").join(self.name())
+    }
+
+    /// A folder for what else a test needs.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn records(&self) -> PathBuf {
         self.folder.path().join("records")
     }

@@ -10,6 +10,7 @@ mod attach_keys;
 mod attach_select;
 mod attach_versions;
 mod cases_bpf;
+mod cluster;
 mod containerd;
 mod dataplane;
 mod demo;
