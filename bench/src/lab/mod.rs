@@ -215,8 +215,16 @@ impl Lab {
     /// # Errors
     /// It cannot be started.
     pub fn start_agent(&self) -> Result<Process> {
+        self.start_agent_with(&[])
+    }
+
+    /// As [`Lab::start_agent`], with more arguments.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_agent_with(&self, more: &[&str]) -> Result<Process> {
         let mut command = self.netplane();
-        command.arg("agent").args(self.agent_arguments());
+        command.arg("agent").args(self.agent_arguments()).args(more);
         self.spawn("agent", command)
     }
 

@@ -6,9 +6,9 @@ use super::status::Status;
 use super::{AgentError, status};
 use crate::attach::record::AttachmentRecord;
 use crate::dataplane::{Kernel, KernelError};
-use crate::nad::NetworkName;
 use crate::nad::dir::Loaded;
 use crate::nad::fast_path::{FAST_PATH_ANNOTATION, FastPath};
+use crate::nad::{Nad, NetworkName};
 use crate::netlink::observe::Snapshot;
 use crate::sources::{Fact, chain};
 use crate::world::tables::Tables;
@@ -29,6 +29,9 @@ pub(super) struct Core<K> {
     kernel: K,
     observers: Observers,
     ground: Ground,
+    /// NADs of the directory, and those of the cluster with metadata.
+    nad_files: Loaded,
+    cluster_nads: Vec<Nad>,
     world: World,
     slots: Slots,
     /// The tables in the kernel.
@@ -44,7 +47,11 @@ pub(super) struct Core<K> {
 }
 
 impl<K: Kernel> Core<K> {
-    pub(super) fn new(mut kernel: K, observers: Observers) -> Result<Self, AgentError> {
+    pub(super) fn new(
+        mut kernel: K,
+        observers: Observers,
+        follows_cluster: bool,
+    ) -> Result<Self, AgentError> {
         let current = kernel.read_back()?;
         let taken_over = current.uplink.len() + current.downlink4.len() + current.downlink6.len();
         if taken_over > 0 {
@@ -53,7 +60,9 @@ impl<K: Kernel> Core<K> {
         Ok(Self {
             kernel,
             observers,
-            ground: Ground::default(),
+            ground: Ground::new(follows_cluster),
+            nad_files: Loaded::default(),
+            cluster_nads: Vec::new(),
             world: World::default(),
             slots: Slots::seed(&current),
             current,
@@ -71,13 +80,24 @@ impl<K: Kernel> Core<K> {
         match fact {
             Fact::Nads(Ok(loaded)) => {
                 self.ground.nads();
-                self.nads(&loaded);
+                self.nad_files = loaded;
+                self.nads();
             }
             Fact::Nads(Err(error)) => {
                 // Known NADs stay in force: a directory that cannot be read says nothing about them.
                 self.ground.nads();
                 let problem = Problem { object: "NAD directory".to_owned(), message: error };
                 self.source_problems.insert("nads", vec![problem]);
+            }
+            Fact::ClusterNads(nads) => {
+                self.ground.cluster();
+                self.cluster_nads = nads;
+                self.nads();
+            }
+            Fact::ClusterProblem(what, None) => drop(self.source_problems.remove(what)),
+            Fact::ClusterProblem(what, Some(message)) => {
+                let problem = Problem { object: format!("watch of the cluster's {what}"), message };
+                self.source_problems.insert(what, vec![problem]);
             }
             Fact::Records(records, problems) => {
                 self.ground.records(records.keys());
@@ -113,15 +133,19 @@ impl<K: Kernel> Core<K> {
         }
     }
 
-    /// Metadata that is wrong is a problem, and its last good version stays in force.
-    fn nads(&mut self, loaded: &Loaded) {
+    /// Metadata that is wrong is a problem, and its last good version stays in force. As for the plugin, the
+    /// directory goes before the cluster.
+    fn nads(&mut self) {
+        let loaded = &self.nad_files;
         let mut problems: Vec<_> = loaded
             .problems
             .iter()
             .map(|it| Problem { object: format!("file {}", it.path.display()), message: it.message.clone() })
             .collect();
         let mut networks: BTreeMap<NetworkName, FastPath> = BTreeMap::new();
-        for (_, nad) in &loaded.nads {
+        let in_files = |name: &NetworkName| loaded.nads.iter().any(|(_, it)| it.name == *name);
+        let of_cluster = self.cluster_nads.iter().filter(|it| !in_files(&it.name));
+        for nad in loaded.nads.iter().map(|(_, nad)| nad).chain(of_cluster) {
             let Some(annotation) = nad.annotations.get(FAST_PATH_ANNOTATION) else { continue };
             match FastPath::parse(annotation) {
                 Ok(fast_path) => drop(networks.insert(nad.name.clone(), fast_path)),

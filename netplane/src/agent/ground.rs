@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What has been heard so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ground {
     nads: bool,
+    /// The cluster's NADs; from the start where no cluster is followed.
+    cluster: bool,
     masters: bool,
     /// When each container was first heard of; absent until the records were read.
     containers: Option<BTreeMap<ContainerKey, Instant>>,
@@ -19,6 +21,20 @@ pub(super) struct Ground {
 }
 
 impl Ground {
+    pub(super) fn new(follows_cluster: bool) -> Self {
+        Self {
+            nads: false,
+            cluster: !follows_cluster,
+            masters: false,
+            containers: None,
+            seen: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn cluster(&mut self) {
+        self.cluster = true;
+    }
+
     pub(super) fn nads(&mut self) {
         self.nads = true;
     }
@@ -43,6 +59,9 @@ impl Ground {
         let seen = |(container, since): (&ContainerKey, &Instant)| {
             self.seen.contains(container) || since.elapsed() > PATIENCE
         };
-        self.nads && self.masters && self.containers.as_ref().is_some_and(|it| it.iter().all(seen))
+        self.nads
+            && self.cluster
+            && self.masters
+            && self.containers.as_ref().is_some_and(|it| it.iter().all(seen))
     }
 }

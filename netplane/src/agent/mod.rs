@@ -16,6 +16,7 @@ use self::core::Core;
 use crate::dataplane::{Kernel, KernelError};
 use crate::netlink::netns::{Netns, NetnsError};
 use crate::sources;
+use crate::sources::cluster::{self, Place, View};
 use crate::sources::{Fact, Stop};
 use lock::Lock;
 use observers::Observers;
@@ -31,6 +32,8 @@ pub struct Options {
     pub nad_dir: PathBuf,
     pub record_dir: PathBuf,
     pub socket: PathBuf,
+    /// The cluster to follow, if any.
+    pub cluster: Option<Place>,
 }
 
 /// Why the agent does not run.
@@ -88,13 +91,22 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
     let (send, events) = mpsc::unbounded_channel();
     let mut terminate = signal(SignalKind::terminate()).map_err(io("listen to SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("listen to SIGINT"))?;
-    socket::serve(&options.socket, send.clone())?;
+    let view = options.cluster.as_ref().map(|_| Arc::new(View::default()));
+    socket::serve(&options.socket, send.clone(), view.clone())?;
     let stop = Stop::default();
     let facts: sources::Send = Arc::new(move |fact| send.send(Event::Fact(fact)).is_ok());
     start_sources(options, &facts, &stop)?;
-    let core = Core::new(kernel, Observers::new(facts))?;
+    let send = facts.clone();
+    let follow_cluster = async {
+        match options.cluster.as_ref().zip(view) {
+            Some((place, view)) => cluster::follow(place, &view, &send).await,
+            None => std::future::pending().await,
+        }
+    };
+    let core = Core::new(kernel, Observers::new(facts), options.cluster.is_some())?;
     tokio::select! {
         () = run_loop(core, events) => {}
+        () = follow_cluster => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: the data plane goes on without me"),
         _ = interrupt.recv() => tracing::info!("SIGINT: the data plane goes on without me"),
     }
@@ -105,7 +117,8 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
 fn start_sources(options: &Options, facts: &sources::Send, stop: &Stop) -> Result<(), AgentError> {
     let (nads, records) = (options.nad_dir.clone(), options.record_dir.clone());
     let (send, until) = (facts.clone(), stop.clone());
-    start_thread("files", move || sources::files::run(&nads, &records, &send, &until))?;
+    let optional = options.cluster.is_some();
+    start_thread("files", move || sources::files::run(&nads, optional, &records, &send, &until))?;
     let own = Netns::current()?;
     let (send, until) = (facts.clone(), stop.clone());
     start_thread("links", move || {

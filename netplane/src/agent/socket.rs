@@ -1,21 +1,28 @@
-//! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status` is what there is so
-//! far; the session API will be in the same router.
+//! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status`, and what the plugin asks
+//! for instead of the API server (`cluster/cache.rs`); the session API will be in the same router.
 
 use super::status::Status;
 use super::{AgentError, Event};
-use axum::extract::State;
+use crate::cluster::cache::{CachedNetwork, CachedPod};
+use crate::sources::cluster::{Found, View};
+use axum::extract::{Path as InPath, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 /// Listens on `path` in the background. The caller holds the lock, so a socket that is there is a dead
 /// agent's.
-pub(super) fn serve(path: &Path, events: mpsc::UnboundedSender<Event>) -> Result<(), AgentError> {
+pub(super) fn serve(
+    path: &Path,
+    events: mpsc::UnboundedSender<Event>,
+    view: Option<Arc<View>>,
+) -> Result<(), AgentError> {
     let failed =
         |source: io::Error| AgentError::Io { operation: format!("listen on {}", path.display()), source };
     match std::fs::remove_file(path) {
@@ -24,7 +31,14 @@ pub(super) fn serve(path: &Path, events: mpsc::UnboundedSender<Event>) -> Result
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let router = Router::new().route("/v1/status", get(status)).with_state(events);
+    let mut router = Router::new().route("/v1/status", get(status)).with_state(events);
+    if let Some(view) = view {
+        // Without a cluster nothing of it is known: 404, as for what the watches do not know.
+        let cache = Router::new()
+            .route("/v1/pods/{namespace}/{name}", get(pod))
+            .route("/v1/networks/{namespace}/{name}", get(network));
+        router = router.merge(cache.with_state(view));
+    }
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "the agent's socket is closed");
@@ -37,4 +51,26 @@ async fn status(State(events): State<mpsc::UnboundedSender<Event>>) -> Result<Js
     let (reply, answer) = oneshot::channel();
     events.send(Event::Status(reply)).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     answer.await.map(Json).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+}
+
+async fn pod(
+    State(view): State<Arc<View>>,
+    InPath((namespace, name)): InPath<(String, String)>,
+) -> Result<Json<CachedPod>, StatusCode> {
+    answer(view.pod(&namespace, &name))
+}
+
+async fn network(
+    State(view): State<Arc<View>>,
+    InPath((namespace, name)): InPath<(String, String)>,
+) -> Result<Json<CachedNetwork>, StatusCode> {
+    answer(view.network(&namespace, &name))
+}
+
+fn answer<T>(found: Found<T>) -> Result<Json<T>, StatusCode> {
+    match found {
+        Found::Yes(it) => Ok(Json(it)),
+        Found::No => Err(StatusCode::NOT_FOUND),
+        Found::NotYet => Err(StatusCode::SERVICE_UNAVAILABLE),
+    }
 }

@@ -3,6 +3,7 @@
 use super::AgentArguments;
 use crate::agent::{self, AgentError, Options};
 use crate::dataplane::{BpfKernel, Kernel, KernelError};
+use crate::sources::cluster::Place;
 use anyhow::{Context, Result, anyhow};
 
 pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
@@ -11,15 +12,30 @@ pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
         let mut kernel = BpfKernel::open(&arguments.bpffs).map_err(with_remedy)?;
         return kernel.detach_all().map_err(with_remedy);
     }
+    let cluster = match arguments.kubeconfig.clone() {
+        Some(access) => Some(Place { access, node: node_name(arguments)? }),
+        None => None,
+    };
     let options = Options {
         nad_dir: arguments.nad_dir.clone(),
         record_dir: arguments.record_dir.clone(),
         socket: arguments.socket.clone(),
+        cluster,
     };
     match agent::run(&options, || BpfKernel::open(&arguments.bpffs)) {
         Err(AgentError::Kernel(error)) => Err(with_remedy(error)),
         other => other.context("the agent stopped"),
     }
+}
+
+/// As kubelet names a node, if it is not told otherwise.
+fn node_name(arguments: &AgentArguments) -> Result<String> {
+    if let Some(name) = &arguments.node_name {
+        return Ok(name.clone());
+    }
+    let path = "/proc/sys/kernel/hostname";
+    let name = std::fs::read_to_string(path).with_context(|| format!("read {path}; give --node-name"))?;
+    Ok(name.trim().to_lowercase())
 }
 
 fn with_remedy(error: KernelError) -> anyhow::Error {

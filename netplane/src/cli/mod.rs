@@ -5,6 +5,7 @@ mod install;
 mod lint;
 mod status;
 
+use crate::cluster::Access;
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -44,6 +45,12 @@ struct AgentArguments {
     record_dir: PathBuf,
     #[arg(long, default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
+    /// Follow a cluster's pods and NADs: a kubeconfig file, or `in-cluster` for the pod's service account.
+    #[arg(long, value_name = "FILE|in-cluster")]
+    kubeconfig: Option<Access>,
+    /// The pods' `spec.nodeName` here; the host's name in lower case, if not given.
+    #[arg(long, env = "NODE_NAME")]
+    node_name: Option<String>,
     /// Folder of the pins, on a BPF file system; one is mounted if there is none.
     #[arg(long, default_value = "/sys/fs/bpf/netplane")]
     bpffs: PathBuf,

@@ -37,6 +37,12 @@ impl Api {
     pub(super) fn open(path: &Path) -> Result<Self, ClusterError> {
         let failed = |problem: String| ClusterError::Kubeconfig { path: path.to_owned(), problem };
         let kubeconfig = Kubeconfig::read_from(path).map_err(|it| failed(chain(&it)))?;
+        Self::by(kubeconfig, path)
+    }
+
+    /// As [`Api::open`], by what a kubeconfig says; `path` is what errors name.
+    fn by(kubeconfig: Kubeconfig, path: &Path) -> Result<Self, ClusterError> {
+        let failed = |problem: String| ClusterError::Kubeconfig { path: path.to_owned(), problem };
         let names_proxy = |it: &Kubeconfig| {
             it.clusters.iter().filter_map(|it| it.cluster.as_ref()).any(|it| it.proxy_url.is_some())
         };
@@ -53,6 +59,27 @@ impl Api {
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client = Client::try_from(config).map_err(|it| failed(chain(&it)))?;
         Ok(Self { client, server, kubeconfig: path.to_owned(), credentials })
+    }
+
+    /// By the service account of the pod that this runs in, at the address that its environment names.
+    pub(super) fn open_in_cluster(account: &Path) -> Result<Self, ClusterError> {
+        let failed = |problem: String| ClusterError::Kubeconfig { path: account.to_owned(), problem };
+        let variable = |name: &str| {
+            let problem = |it| failed(format!("in-cluster: {name}: {it}; is this a pod of the cluster?"));
+            std::env::var(name).map_err(problem)
+        };
+        let (host, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let kubeconfig = serde_json::json!({
+            "current-context": "in-cluster",
+            "clusters": [{ "name": "in-cluster", "cluster": {
+                "server": format!("https://{host}:{port}"), "certificate-authority": account.join("ca.crt"),
+            } }],
+            "users": [{ "name": "in-cluster", "user": { "tokenFile": account.join("token") } }],
+            "contexts": [{ "name": "in-cluster", "context": { "cluster": "in-cluster", "user": "in-cluster" } }],
+        });
+        let kubeconfig = serde_json::from_value(kubeconfig).map_err(|it| failed(it.to_string()))?;
+        Self::by(kubeconfig, account)
     }
 
     pub(super) fn server(&self) -> String {

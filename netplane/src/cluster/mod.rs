@@ -2,12 +2,14 @@
 //! answers, else by the API server. Calls come in blocking and go out on one thread; nothing is set up
 //! before it is needed, for most calls of the plugin need none of it. The only room of the plugin with kube.
 
+mod access;
 mod agent;
 mod api;
 pub mod cache;
 mod error;
 mod objects;
 
+pub use access::Access;
 pub use error::ClusterError;
 
 use crate::nad::{Nad, NetworkName};

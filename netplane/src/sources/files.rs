@@ -8,6 +8,7 @@ use crate::nad::dir::{self, Loaded};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -19,8 +20,9 @@ const SETTLE: Duration = Duration::from_millis(10);
 
 type Records = (BTreeMap<String, AttachmentRecord>, Vec<String>);
 
-/// Sends both folders' contents now and after each change, until stopped.
-pub fn run(nad_dir: &Path, record_dir: &Path, send: &Send, stop: &Stop) {
+/// Sends both folders' contents now and after each change, until stopped. Without a directory there are no
+/// NADs where they may come from elsewhere (`optional`); else that is said.
+pub fn run(nad_dir: &Path, optional: bool, record_dir: &Path, send: &Send, stop: &Stop) {
     let (wake, woken) = channel();
     let mut watcher = notify::recommended_watcher(move |event| {
         if is_change(&event) {
@@ -40,7 +42,10 @@ pub fn run(nad_dir: &Path, record_dir: &Path, send: &Send, stop: &Stop) {
                 watched.push(folder.to_owned());
             }
         }
-        let nads = dir::load(nad_dir).map_err(|error| chain(&error));
+        let nads = match dir::load(nad_dir) {
+            Err(error) if optional && error.source.kind() == ErrorKind::NotFound => Ok(Loaded::default()),
+            other => other.map_err(|error| chain(&error)),
+        };
         if last_nads.as_ref() != Some(&nads) {
             last_nads = Some(nads.clone());
             if !send(Fact::Nads(nads)) {
@@ -78,7 +83,7 @@ fn read_records(folder: &Path) -> Records {
     let (mut records, mut problems) = Records::default();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (records, problems),
+        Err(error) if error.kind() == ErrorKind::NotFound => return (records, problems),
         Err(error) => return (records, vec![format!("cannot read {}: {error}", folder.display())]),
     };
     for path in entries.flatten().map(|it| it.path()) {
@@ -121,7 +126,7 @@ mod tests {
         let (stop, (facts, received)) = (Stop::default(), channel());
         let send: Send = Arc::new(move |fact: Fact| facts.send(fact).is_ok());
         std::thread::scope(|scope| {
-            scope.spawn(|| run(folder.path(), folder.path(), &send, &stop));
+            scope.spawn(|| run(folder.path(), false, folder.path(), &send, &stop));
             for _ in 0..2 {
                 received.recv().expect("NADs, then records");
             }

@@ -1,11 +1,13 @@
-//! Where facts come from: directories, the node's own links, the pods' namespaces. A source only sends
-//! facts: always the whole of what it sees, so that a lost or repeated one does no harm.
+//! Where facts come from: directories, the node's own links, the pods' namespaces, the cluster. A source only
+//! sends facts: always the whole of what it sees, so that a lost or repeated one does no harm.
 
+pub mod cluster;
 pub mod files;
 pub mod links;
 pub mod pods;
 
 use crate::attach::record::AttachmentRecord;
+use crate::nad::Nad;
 use crate::nad::dir::Loaded;
 use crate::netlink::link::Link;
 use crate::netlink::observe::Snapshot;
@@ -19,6 +21,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub enum Fact {
     /// All NADs, or why the directory cannot be read.
     Nads(Result<Loaded, String>),
+    /// The cluster's NADs with fast-path metadata.
+    ClusterNads(Vec<Nad>),
+    /// A watch of the cluster, by what it is of, does not work; or works again.
+    ClusterProblem(&'static str, Option<String>),
     /// All complete attachment records by name, and what is wrong with others.
     Records(BTreeMap<ContainerKey, AttachmentRecord>, Vec<String>),
     /// All links of the node's own namespace.

@@ -11,7 +11,7 @@ const N6: &str = include_str!("../../../examples/nads/n6.yaml");
 const DEFAULT: &str = include_str!("../../../examples/nads/default-network.yaml");
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn lab() -> Lab {
+pub(crate) fn lab() -> Lab {
     let lab = Lab::new(Path::new(env!("CARGO_BIN_EXE_netplane"))).expect("a lab");
     for (name, text) in [("default-network.yaml", DEFAULT), ("n3.yaml", N3), ("n6.yaml", N6)] {
         lab.write_nad(name, text.as_bytes()).expect("a NAD");
@@ -19,32 +19,32 @@ fn lab() -> Lab {
     lab
 }
 
-fn sandbox(lab: &Lab) -> Sandbox<'_> {
+pub(crate) fn sandbox(lab: &Lab) -> Sandbox<'_> {
     let container_id = format!("{}-sandbox", lab.pod.name());
     Sandbox { container_id, namespace: &lab.pod, networks: "n3, n6" }
 }
 
 /// Waits until the status is as wanted.
 #[track_caller]
-fn until(lab: &Lab, agent: &Process, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn until(lab: &Lab, agent: &Process, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let probe = || Ok(lab.status().ok().filter(|it| wanted(it)));
     wait_for(what, LIMIT, probe).unwrap_or_else(|error| {
         panic!("{error}\n{:#}\n{}", lab.status().unwrap_or_default(), agent.log_tail())
     })
 }
 
-fn list<'a>(status: &'a Value, key: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(status: &'a Value, key: &str) -> &'a [Value] {
     status[key].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn forwarding(status: &Value, sessions: usize) -> bool {
+pub(crate) fn forwarding(status: &Value, sessions: usize) -> bool {
     status["ready"] == true
         && list(status, "sessions").len() == sessions
         && list(status, "sessions").iter().all(|it| it["state"] == "forwarding")
         && list(status, "masters").iter().all(|it| it["attached"] == "native")
 }
 
-fn problems(status: &Value) -> Vec<String> {
+pub(crate) fn problems(status: &Value) -> Vec<String> {
     let shown = |it: &Value| {
         format!("{}: {}", it["object"].as_str().unwrap_or(""), it["message"].as_str().unwrap_or(""))
     };

@@ -2,6 +2,7 @@
 //! network namespaces.
 
 mod agent;
+mod agent_cluster;
 mod attach;
 mod attach_devices;
 mod attach_exec;

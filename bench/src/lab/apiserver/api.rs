@@ -19,6 +19,8 @@ pub(super) struct Request<'a> {
     pub(super) path: &'a str,
     pub(super) query: &'a Query,
     pub(super) content_type: &'a str,
+    /// `Accept` asks for nothing but the objects' metadata.
+    pub(super) metadata_only: bool,
     pub(super) body: &'a [u8],
 }
 
@@ -54,13 +56,13 @@ pub(super) fn answer(store: &mut Store, request: &Request<'_>) -> Result<Answer,
     match (request.method, route.name.as_deref()) {
         ("GET", Some(name)) if is_set(request.query, "watch") => {
             let selector = format!("metadata.name={name}");
-            open_watch(store, &route, request.query, &selector)
+            open_watch(store, &route, request, &selector)
         }
         ("GET", Some(name)) => one(200, store.get(route.resource, &route.namespace, name)?),
         ("GET", None) if is_set(request.query, "watch") => {
-            open_watch(store, &route, request.query, text(request.query, "fieldSelector"))
+            open_watch(store, &route, request, text(request.query, "fieldSelector"))
         }
-        ("GET", None) => list(store, &route, request.query),
+        ("GET", None) => list(store, &route, request),
         ("POST", None) if route.resource.namespaced && route.namespace.is_empty() => {
             Err(Failure::method_not_allowed())
         }
@@ -80,7 +82,7 @@ pub(super) fn answer(store: &mut Store, request: &Request<'_>) -> Result<Answer,
             one(200, store.update(route.resource, (&route.namespace, name), part, other, change)?)
         }
         ("DELETE", Some(name)) if part == Part::Main => delete(store, &route, name, request.body),
-        ("DELETE", None) => delete_all(store, &route, request.query),
+        ("DELETE", None) => delete_all(store, &route, request),
         _ => Err(Failure::method_not_allowed()),
     }
 }
@@ -120,7 +122,14 @@ fn body(route: &Route, request: &Request<'_>) -> Result<Value, Failure> {
     Ok(object)
 }
 
-/// What stands in a list or a watch: built-in kinds leave out in a list what its own kind says.
+/// As `PartialObjectMetadata`.
+pub(super) fn metadata_of(mut object: Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"].take(),
+    })
+}
+
+/// What stands in a list: built-in kinds leave out in a list what its own kind says.
 fn item(resource: &Resource, object: &Arc<Value>) -> Value {
     let mut item = to_served(resource, (**object).clone());
     if !resource.custom
@@ -133,8 +142,8 @@ fn item(resource: &Resource, object: &Arc<Value>) -> Value {
 }
 
 /// LIST, in pages of `limit`. A `continue` goes on in the state of the first page.
-fn list(store: &Store, route: &Route, query: &Query) -> Result<Answer, Failure> {
-    let resource = route.resource;
+fn list(store: &Store, route: &Route, request: &Request<'_>) -> Result<Answer, Failure> {
+    let (resource, query) = (route.resource, request.query);
     let selector = Selector::parse(resource, text(query, "labelSelector"), text(query, "fieldSelector"))?;
     let (version, after) = match text(query, "continue") {
         "" => (store.version(), None),
@@ -167,17 +176,22 @@ fn list(store: &Store, route: &Route, query: &Query) -> Result<Answer, Failure> 
             metadata["remainingItemCount"] = json!(found.len() - limit);
         }
     }
-    let items: Vec<Value> = found.iter().take(limit).map(|(_, object)| item(resource, object)).collect();
-    Ok(Answer::Object(
-        200,
-        json!({
-            "kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(),
-            "metadata": metadata, "items": items,
-        }),
-    ))
+    let page = found.iter().take(limit);
+    let (kind, version, items): (_, _, Vec<Value>) = if request.metadata_only {
+        let items = page.map(|(_, object)| metadata_of((***object).clone())).collect();
+        ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned(), items)
+    } else {
+        let items = page.map(|(_, object)| item(resource, object)).collect();
+        (resource.kind, resource.api_version(), items)
+    };
+    let list = json!({
+        "kind": format!("{kind}List"), "apiVersion": version, "metadata": metadata, "items": items,
+    });
+    Ok(Answer::Object(200, list))
 }
 
-fn open_watch(store: &Store, route: &Route, query: &Query, fields: &str) -> Result<Answer, Failure> {
+fn open_watch(store: &Store, route: &Route, request: &Request<'_>, fields: &str) -> Result<Answer, Failure> {
+    let query = request.query;
     let selector = Selector::parse(route.resource, text(query, "labelSelector"), fields)?;
     let initial = is_set(query, "sendInitialEvents");
     let version = match text(query, "resourceVersion") {
@@ -192,6 +206,7 @@ fn open_watch(store: &Store, route: &Route, query: &Query, fields: &str) -> Resu
         resource: route.resource,
         namespace: route.namespace.clone(),
         selector,
+        metadata_only: request.metadata_only,
         // Without a version, and for a list by watching: all that is there comes first.
         since: if initial { None } else { version },
         now: store.version(),
@@ -226,7 +241,8 @@ fn delete(store: &mut Store, route: &Route, name: &str, body: &[u8]) -> Result<A
     Ok(Answer::Object(200, success(route.resource, name, &gone["metadata"]["uid"])))
 }
 
-fn delete_all(store: &mut Store, route: &Route, query: &Query) -> Result<Answer, Failure> {
+fn delete_all(store: &mut Store, route: &Route, request: &Request<'_>) -> Result<Answer, Failure> {
+    let query = request.query;
     let selector =
         Selector::parse(route.resource, text(query, "labelSelector"), text(query, "fieldSelector"))?;
     let snapshot = store.snapshot(route.resource, store.version()).unwrap_or_default();
@@ -236,5 +252,5 @@ fn delete_all(store: &mut Store, route: &Route, query: &Query) -> Result<Answer,
             store.delete(route.resource, &key.namespace, &key.name, None)?;
         }
     }
-    list(store, route, query)
+    list(store, route, request)
 }

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use hyper::{HeaderMap, Response};
 use hyper_util::rt::TokioIo;
 use std::future::pending;
@@ -191,7 +191,9 @@ async fn handle(connection: Arc<Connection>, request: hyper::Request<Incoming>) 
     let result = if shared.admits(header(&head.headers, &AUTHORIZATION)) {
         let content_type = header(&head.headers, &CONTENT_TYPE).unwrap_or_default();
         let content_type = content_type.split(';').next().unwrap_or_default().trim();
-        let request = api::Request { method, path, query: &query, content_type, body: &body };
+        let accept = header(&head.headers, &ACCEPT).unwrap_or_default();
+        let metadata_only = accept.contains("as=PartialObjectMetadata");
+        let request = api::Request { method, path, query: &query, content_type, metadata_only, body: &body };
         shared.change(|store| api::answer(store, &request))
     } else {
         Err(Failure::unauthorized())

@@ -1,5 +1,6 @@
 //! WATCH: the stream of events of one request, from the history of the store.
 
+use super::api::metadata_of;
 use super::events::to_served;
 use super::resources::Resource;
 use super::selector::Selector;
@@ -23,6 +24,7 @@ pub(super) struct Opening {
     /// Empty: all.
     pub(super) namespace: String,
     pub(super) selector: Selector,
+    pub(super) metadata_only: bool,
     /// Events after this version; without it, what is there comes as ADDED first.
     pub(super) since: Option<u64>,
     /// The version at which it was opened.
@@ -114,7 +116,7 @@ impl Watch {
             let of = self.opening.namespace.is_empty() || key.namespace == self.opening.namespace;
             let object = to_served(self.opening.resource, (**object).clone());
             if of && self.opening.selector.matches(&object) {
-                self.events.push_back(json!({ "type": "ADDED", "object": object }));
+                self.events.push_back(json!({ "type": "ADDED", "object": self.shown(object) }));
             }
         }
         if self.opening.mark_end_of_initial {
@@ -130,13 +132,11 @@ impl Watch {
     }
 
     fn bookmark(&self) -> Value {
-        json!({
-            "type": "BOOKMARK",
-            "object": {
-                "kind": self.opening.resource.kind, "apiVersion": self.opening.resource.api_version(),
-                "metadata": { "resourceVersion": self.position.to_string(), "creationTimestamp": null },
-            },
-        })
+        let object = json!({
+            "kind": self.opening.resource.kind, "apiVersion": self.opening.resource.api_version(),
+            "metadata": { "resourceVersion": self.position.to_string(), "creationTimestamp": null },
+        });
+        json!({ "type": "BOOKMARK", "object": self.shown(object) })
     }
 
     /// The next line; nothing at the end.
@@ -188,7 +188,11 @@ impl Watch {
             (true, false) => "DELETED",
             (false, false) => return None,
         };
-        Some(json!({ "type": kind, "object": served(&change.last) }))
+        Some(json!({ "type": kind, "object": self.shown(served(&change.last)) }))
+    }
+
+    fn shown(&self, object: Value) -> Value {
+        if self.opening.metadata_only { metadata_of(object) } else { object }
     }
 
     async fn wait(&mut self) {
