@@ -43,8 +43,8 @@ impl<'a> Stage<'a> {
     pub(super) fn attach(lab: &'a Lab, sessions: u32) -> Result<Self> {
         let container_id = format!("{}-sandbox", lab.pod.name());
         let sandbox = Sandbox { container_id, namespace: &lab.pod, networks: "n3, n6" };
-        sandbox.add(lab)?;
-        sandbox.check(lab)?;
+        let added = sandbox.add(lab)?;
+        sandbox.check(lab, &added)?;
         let pod = Pod {
             n3: address(lab, "net1")?,
             n3_mac: mac(&lab.pod, "net1")?,

@@ -26,18 +26,18 @@ impl Sandbox<'_> {
     /// # Errors
     /// The plugin's, or its answer is not as the specification says.
     pub fn add(&self, lab: &Lab) -> Result<Value> {
-        let text = self.call(lab, "ADD")?;
+        let text = self.call(lab, "ADD", None)?;
         let result: Value = serde_json::from_str(&text).with_context(|| format!("result of ADD: {text}"))?;
         check_result(&result, self.namespace).with_context(|| format!("result of ADD: {result}"))?;
         Ok(result)
     }
 
-    /// CHECK.
+    /// CHECK, with the result of the ADD.
     ///
     /// # Errors
     /// The plugin's.
-    pub fn check(&self, lab: &Lab) -> Result<()> {
-        let text = self.call(lab, "CHECK")?;
+    pub fn check(&self, lab: &Lab, added: &Value) -> Result<()> {
+        let text = self.call(lab, "CHECK", Some(added))?;
         ensure!(text.is_empty(), "CHECK printed {text}");
         Ok(())
     }
@@ -47,17 +47,20 @@ impl Sandbox<'_> {
     /// # Errors
     /// The plugin's.
     pub fn del(&self, lab: &Lab) -> Result<()> {
-        let text = self.call(lab, "DEL")?;
+        let text = self.call(lab, "DEL", None)?;
         ensure!(text.is_empty(), "DEL printed {text}");
         Ok(())
     }
 
-    fn call(&self, lab: &Lab, verb: &str) -> Result<String> {
+    fn call(&self, lab: &Lab, verb: &str, previous: Option<&Value>) -> Result<String> {
         let mut configuration: Value = serde_json::from_str(CONFIGURATION)?;
         // The one thing of the example that is a place on the node.
         configuration["nadDir"] = json!(lab.nad_dir());
         configuration["runtimeConfig"] =
             json!({ ANNOTATIONS: { "k8s.v1.cni.cncf.io/networks": self.networks } });
+        if let Some(previous) = previous {
+            configuration["prevResult"] = previous.clone();
+        }
         let mut command = lab.plugin()?;
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", &self.container_id);
         command

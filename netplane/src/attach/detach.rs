@@ -23,36 +23,29 @@ pub fn detach(
     let mut errors = Vec::new();
     for attachment in record.attachments.iter().rev() {
         let call = container.call_for(&attachment.interface);
-        if let Err(error) = run_plugins(&call, &attachment.plugins, attachment.result.as_ref()) {
-            errors.push(AttachError::Delegate { network: attachment.label.clone(), error });
-        } else {
+        let failed = run_plugins(&call, &attachment.plugins, attachment.result.as_ref());
+        if failed.is_empty() {
             device_info::forget(attachment.device_info_file.as_deref());
         }
+        let named = |error| AttachError::Delegate { network: attachment.label.clone(), error };
+        errors.extend(failed.into_iter().map(named));
     }
-    match errors.pop() {
-        None => records.remove(&record.container_id, &record.interface),
-        Some(only) if errors.is_empty() => Err(only),
-        Some(last) => {
-            errors.push(last);
-            Err(AttachError::Several(errors))
-        }
+    if errors.is_empty() {
+        return records.remove(&record.container_id, &record.interface);
     }
+    Err(AttachError::of_all(errors))
 }
 
-/// DEL of a delegate's plugins in reverse order. All are called; the first error is returned.
-pub(super) fn run_plugins(
-    call: &Call,
-    plugins: &[Value],
-    result: Option<&CniResult>,
-) -> Result<(), PluginError> {
-    let mut first = None;
+/// DEL of a delegate's plugins in reverse order. All are called; what failed is returned.
+pub(super) fn run_plugins(call: &Call, plugins: &[Value], result: Option<&CniResult>) -> Vec<PluginError> {
+    let mut errors = Vec::new();
     for plugin in plugins.iter().rev() {
         if let Err(error) = plugins::run(Verb::Del, call, plugin, result) {
             tracing::warn!(%error, interface = call.interface, "DEL");
-            first.get_or_insert(error);
+            errors.push(error);
         }
     }
-    first.map_or(Ok(()), Err)
+    errors
 }
 
 /// CHECK: each delegate with its result.

@@ -4,6 +4,7 @@ pub mod conf_dir;
 mod default_route;
 pub mod detach;
 mod device_info;
+pub mod gc;
 pub mod perform;
 pub mod places;
 pub mod plan;
@@ -57,4 +58,17 @@ pub enum AttachError {
     DefaultRoute { network: String, error: PluginError },
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Several(Vec<AttachError>),
+}
+
+impl AttachError {
+    /// One error out of what went wrong one after the other.
+    pub fn of_all(mut errors: Vec<Self>) -> Self {
+        match errors.pop() {
+            Some(only) if errors.is_empty() => only,
+            last => {
+                errors.extend(last);
+                Self::Several(errors)
+            }
+        }
+    }
 }

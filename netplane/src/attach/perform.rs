@@ -186,8 +186,7 @@ fn attach(
                 // The failed plugin too, unless it cleans up after itself: it may have done half.
                 let failed = if plugins::builtin::is_builtin(plugin) { at } else { at + 1 };
                 let begun = delegate.plugins.get(..failed).unwrap_or_default();
-                if let Err(second) = detach::run_plugins(&call, begun, result.as_ref()) {
-                    tracing::error!(error = %second, network = delegate.label, "rollback");
+                if !detach::run_plugins(&call, begun, result.as_ref()).is_empty() {
                     return Err(AttachError::Delegate { network: delegate.label.clone(), error });
                 }
                 let begun = record.attachments.pop();

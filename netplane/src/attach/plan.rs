@@ -12,6 +12,7 @@ use crate::devices::info_file::InfoFiles;
 use crate::nad::NetworkName;
 use crate::nad::selection::NetworkSelection;
 use crate::plugins::version::Version;
+use crate::plugins::{PluginError, code};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -175,13 +176,14 @@ fn version(source: &Source, config: &Map<String, Value>) -> Result<Version, Atta
         Some(name) => match Version::parse(name) {
             None if newest.is_none() => {
                 let supported = Version::supported().join(", ");
-                let problem = format!("\"{name}\" is not supported (supported: {supported})");
-                return Err(source.wrong("cniVersion", problem));
+                let problem = format!("cniVersion: \"{name}\" is not supported (supported: {supported})");
+                let error = PluginError::new(code::INCOMPATIBLE_VERSION, problem);
+                return Err(AttachError::Delegate { network: source.label.clone(), error });
             }
             known => known,
         },
     };
-    Ok(newest.max(single).unwrap_or(Version::V0_4_0))
+    Ok(newest.max(single).unwrap_or(Version::UNSAID))
 }
 
 /// A network that is wanted beside the default one.

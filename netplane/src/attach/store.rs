@@ -3,6 +3,7 @@
 
 use super::AttachError;
 use super::record::{AttachmentRecord, RECORD_VERSION};
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -84,28 +85,63 @@ impl RecordStore {
         }
     }
 
-    /// All records that can be read, for GC. Damaged ones are set aside.
+    /// All records, for GC. Damaged ones are set aside, and what cannot be read is an error beside the rest.
     ///
     /// # Errors
-    /// The folder or a record cannot be read.
-    pub fn all(&self) -> Result<Vec<AttachmentRecord>, AttachError> {
+    /// The folder cannot be read.
+    pub fn all(&self) -> Result<AllRecords, AttachError> {
+        let mut all = AllRecords::default();
+        for path in self.files(&["json"])? {
+            match read(&path) {
+                Ok(Found::Record(record)) => all.records.push(*record),
+                Ok(Found::Nothing | Found::SetAside) => {}
+                Err(error) => all.errors.push(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes what was set aside and half-written files, but for containers and interfaces in `valid`.
+    /// What fails is returned.
+    pub fn sweep(&self, valid: &BTreeSet<(String, String)>) -> Vec<AttachError> {
+        let paths = match self.files(&["corrupt", "tmp"]) {
+            Ok(paths) => paths,
+            Err(error) => return vec![error],
+        };
+        let kept: BTreeSet<_> = valid.iter().map(|(id, interface)| format!("{id}-{interface}")).collect();
+        let stem = |path: &Path| path.file_stem().and_then(|it| it.to_str()).map(str::to_owned);
+        let stale = paths.into_iter().filter(|path| !stem(path).is_some_and(|it| kept.contains(&it)));
+        let remove = |path: PathBuf| match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Some(AttachError::File { operation: "remove", path, source })
+            }
+            _ => None,
+        };
+        stale.filter_map(remove).collect()
+    }
+
+    /// Files of the folder by extension, in order.
+    fn files(&self, extensions: &[&str]) -> Result<Vec<PathBuf>, AttachError> {
         let failed = |source| AttachError::File { operation: "list", path: self.folder.clone(), source };
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(failed(source)),
         };
+        let extension = |it: &Path| it.extension().and_then(|it| it.to_str()).map(str::to_owned);
         let mut paths: Vec<_> = entries.into_iter().map(|it| it.path()).collect();
-        paths.retain(|it| it.extension().is_some_and(|extension| extension == "json"));
+        paths.retain(|it| extension(it).is_some_and(|it| extensions.contains(&it.as_str())));
         paths.sort();
-        let mut records = Vec::new();
-        for path in paths {
-            if let Found::Record(record) = read(&path)? {
-                records.push(*record);
-            }
-        }
-        Ok(records)
+        Ok(paths)
     }
+}
+
+/// What is in a folder of records.
+#[derive(Debug, Default)]
+pub struct AllRecords {
+    pub records: Vec<AttachmentRecord>,
+    /// One for each that could not be read.
+    pub errors: Vec<AttachError>,
 }
 
 fn read(path: &Path) -> Result<Found, AttachError> {
@@ -189,11 +225,11 @@ mod tests {
         assert_eq!(store.load("abc", "eth0").expect("nothing"), Found::Nothing);
         store.save(&record()).expect("saved");
         assert_eq!(store.load("abc", "eth0").expect("loaded"), Found::Record(Box::new(record())));
-        assert_eq!(store.all().expect("listed"), [record()]);
+        assert_eq!(store.all().expect("listed").records, [record()]);
         store.remove("abc", "eth0").expect("removed");
         store.remove("abc", "eth0").expect("removed twice");
         assert_eq!(store.load("abc", "eth0").expect("nothing"), Found::Nothing);
-        assert_eq!(store.all().expect("listed"), []);
+        assert_eq!(store.all().expect("listed").records, []);
     }
 
     #[test]
@@ -211,6 +247,9 @@ mod tests {
         let store = RecordStore::new(folder.path());
         fs::write(folder.path().join("abc-eth0.json"), "{\"version\":99}").expect("a file");
         assert!(store.load("abc", "eth0").is_err());
+        store.save(&AttachmentRecord { container_id: "abd".to_owned(), ..record() }).expect("saved");
+        let all = store.all().expect("listed");
+        assert_eq!((all.records.len(), all.errors.len()), (1, 1), "the others are read all the same");
         assert!(folder.path().join("abc-eth0.json").exists());
     }
 }

@@ -82,6 +82,20 @@ impl CniError {
         Self { details: error.details, ..Self::new(error.code, message) }
     }
 
+    /// STATUS: what is not ready, and why; a plugin that says so in its own words keeps its code.
+    pub(super) fn not_available(error: impl Into<Self>) -> Self {
+        Self { code: code::NOT_AVAILABLE, ..error.into() }
+    }
+
+    /// Of a network's plugin.
+    pub(super) fn plugin(network: &str, error: PluginError) -> Self {
+        AttachError::Delegate { network: network.to_owned(), error }.into()
+    }
+
+    pub(super) fn no_previous() -> Self {
+        Self::config("prevResult is missing: CHECK compares with it")
+    }
+
     pub(super) fn unknown_container(id: &str) -> Self {
         Self::new(code::UNKNOWN_CONTAINER, format!("container {id} is not attached"))
     }
@@ -96,19 +110,23 @@ impl CniError {
     }
 }
 
-impl From<AttachError> for CniError {
-    fn from(error: AttachError) -> Self {
-        let code = match &error {
+impl From<&AttachError> for CniError {
+    fn from(error: &AttachError) -> Self {
+        let code = match error {
             AttachError::Delegate { error, .. }
             | AttachError::DefaultRoute { error, .. }
             | AttachError::Container(error) => error.code,
-            AttachError::Several(_) | AttachError::Taken { .. } => code::FAILED,
             AttachError::Device { error, .. } => match error {
                 // Kubelet may answer the next time.
                 DeviceError::Deadline { .. } | DeviceError::Kubelet { .. } => code::TRY_AGAIN,
                 DeviceError::NoUid { .. } => code::ENVIRONMENT,
                 DeviceError::NoKubelet { .. } | DeviceError::Checkpoint { .. } => code::IO,
             },
+            AttachError::Several(errors) => {
+                let all = Self::of_all(errors.iter().map(Self::from).collect());
+                return all.unwrap_or_else(|| Self::new(code::FAILED, error.to_string()));
+            }
+            AttachError::Taken { .. } => code::FAILED,
             AttachError::File { .. } | AttachError::Nads(_) => code::IO,
             AttachError::Selection(_)
             | AttachError::NoNad { .. }
@@ -120,7 +138,7 @@ impl From<AttachError> for CniError {
             | AttachError::Strict(_)
             | AttachError::Twice { .. } => code::INVALID_CONFIG,
         };
-        let details = match &error {
+        let details = match error {
             AttachError::Delegate { error, .. }
             | AttachError::DefaultRoute { error, .. }
             | AttachError::Container(error) => error.details.clone(),
@@ -142,6 +160,25 @@ impl From<ClusterError> for CniError {
             _ => code::FAILED,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl CniError {
+    /// Several at once have the code that all of them have.
+    pub(super) fn of_all(errors: Vec<Self>) -> Option<Self> {
+        let mut codes = errors.iter().map(|it| it.code);
+        let first = codes.next()?;
+        let code = if codes.all(|it| it == first) { first } else { code::FAILED };
+        let join = |text: fn(&Self) -> &str| {
+            errors.iter().map(text).filter(|it| !it.is_empty()).collect::<Vec<_>>().join("; ")
+        };
+        Some(Self { details: join(|it| &it.details), ..Self::new(code, join(|it| &it.message)) })
+    }
+}
+
+impl From<AttachError> for CniError {
+    fn from(error: AttachError) -> Self {
+        Self::from(&error)
     }
 }
 

@@ -3,15 +3,17 @@
 mod config;
 mod device;
 mod error;
+mod known;
 mod log;
 mod log_file;
 mod networks;
 mod pod;
 mod readiness;
 mod request;
+mod status;
 
-use crate::attach::AttachError;
 use crate::attach::detach;
+use crate::attach::gc;
 use crate::attach::perform::{self, Container};
 use crate::attach::record::PodRef;
 use crate::attach::store::{Found, RecordStore};
@@ -19,12 +21,13 @@ use crate::cluster::Cluster;
 use crate::plugins::Call;
 use crate::plugins::result::CniResult;
 use crate::plugins::version::Version;
-use config::{Config, ValidAttachment};
+use config::Config;
 use error::CniError;
 use networks::Networks;
 use pod::Pod;
 use request::{Command, Request};
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
@@ -45,7 +48,7 @@ pub fn run() -> ExitCode {
     let _entered = call.entered();
     tracing::info!("begins");
     let answer = match read {
-        Ok(_) => answer(&|name| std::env::var(name).ok(), &stdin),
+        Ok(_) => answer(&|name| std::env::var_os(name), &stdin),
         Err(source) => Err((Version::NEWEST.name().to_owned(), CniError::stdin(&source))),
     };
     let (text, code) = match answer {
@@ -65,10 +68,10 @@ pub fn run() -> ExitCode {
 }
 
 /// The answer, or an error with the version to write it in.
-fn answer(env: &dyn Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Option<Value>, (String, CniError)> {
+fn answer(env: &dyn Fn(&str) -> Option<OsString>, stdin: &[u8]) -> Result<Option<Value>, (String, CniError)> {
     let asked = serde_json::from_slice::<Value>(stdin).ok();
-    let asked = asked.as_ref().and_then(|it| it.get("cniVersion")?.as_str()).map(str::to_owned);
-    let fallback = asked.clone().unwrap_or_else(|| Version::NEWEST.name().to_owned());
+    let asked = asked.as_ref().and_then(|it| it.get("cniVersion")?.as_str()).filter(|it| !it.is_empty());
+    let fallback = asked.unwrap_or(Version::NEWEST.name()).to_owned();
     let with_version = |error| (fallback.clone(), error);
     let request = Request::read(env).map_err(with_version)?;
     if request.command == Command::Version {
@@ -87,11 +90,7 @@ fn dispatch(request: &Request, config: &Config) -> Result<Option<Value>, CniErro
         Command::Add => return add(request, config, &records).map(Some),
         Command::Del => del(request, config, &records)?,
         Command::Check => check(request, config, &records)?,
-        Command::Status => {
-            config.allow("STATUS", Version::V1_1_0)?;
-            config.readiness_file.as_deref().map_or(Ok(()), readiness::check)?;
-            networks::check_default(config, &cluster(config))?;
-        }
+        Command::Status => status::status(request, config, &cluster(config))?,
         Command::Gc => gc(request, config, &records)?,
         Command::Version => {}
     }
@@ -149,6 +148,7 @@ fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<()
     config.allow("CHECK", Version::V0_4_0)?;
     let previous = config.previous.as_ref().map(|it| CniResult::from_json(it, config.version));
     let previous = previous.transpose().map_err(CniError::previous)?;
+    let previous = previous.ok_or_else(CniError::no_previous)?;
     let found = records.load(&request.container_id, &request.interface)?;
     let Found::Record(mut record) = found else {
         return Err(CniError::unknown_container(&request.container_id));
@@ -158,32 +158,19 @@ fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<()
     }
     // The plugins behind this one in a list may have changed the default network's result, and theirs rules.
     if let Some(default) = record.attachments.iter_mut().find(|it| it.default) {
-        default.result = previous.or_else(|| default.result.take());
+        default.result = Some(previous);
     }
     Ok(detach::check(&container(request, config), &record)?)
 }
 
-/// GC: what the runtime does not know any more is taken down, on after errors.
 fn gc(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
     config.allow("GC", Version::V1_1_0)?;
     let valid = config.valid_attachments()?;
-    let container = container(request, config);
-    let mut errors = Vec::new();
-    for record in records.all()? {
-        let attachment =
-            ValidAttachment { container_id: record.container_id.clone(), ifname: record.interface.clone() };
-        if !valid.contains(&attachment) {
-            errors.extend(detach::detach(&container.at(&record), &record, records).err());
-        }
-    }
-    match errors.pop() {
-        None => Ok(()),
-        Some(only) if errors.is_empty() => Err(only.into()),
-        Some(last) => {
-            errors.push(last);
-            Err(AttachError::Several(errors).into())
-        }
-    }
+    let valid = valid.into_iter().map(|it| (it.container_id, it.ifname)).collect();
+    let (known, unknown) = known::all(config, &cluster(config));
+    let collected = gc::collect(&container(request, config), &valid, &known, records);
+    let errors: Vec<_> = collected.err().map(CniError::from).into_iter().chain(unknown).collect();
+    CniError::of_all(errors).map_or(Ok(()), Err)
 }
 
 fn container(request: &Request, config: &Config) -> Container {
@@ -208,7 +195,8 @@ mod tests {
     use super::*;
 
     fn call(env: &[(&str, &str)], stdin: &str) -> Result<Option<Value>, (String, CniError)> {
-        let get = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let get =
+            |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         answer(&get, stdin.as_bytes())
     }
 
@@ -238,10 +226,18 @@ mod tests {
         let (_, code, message) = error(&[("CNI_COMMAND", "ADD"), ("CNI_PATH", "/x")], "{}");
         assert_eq!(code, 4);
         assert!(message.contains("CNI_CONTAINERID, CNI_IFNAME, CNI_NETNS"), "{message}");
+        for verb in ["STATUS", "GC"] {
+            let (_, code, message) = error(&[("CNI_COMMAND", verb)], r#"{"cniVersion":"1.1.0"}"#);
+            assert_eq!((code, message.as_str()), (4, "missing in the environment: CNI_PATH"));
+        }
         let (_, code, message) = error(&[("CNI_COMMAND", "JUMP")], "{}");
         assert_eq!(code, 4);
         assert!(message.contains("\"JUMP\""), "{message}");
         assert_eq!(error(&ADD, "{").1, 6);
+        let bytes = std::os::unix::ffi::OsStringExt::from_vec(vec![b'/', 0xff]);
+        let env = |name: &str| (name == "CNI_NETNS").then(|| OsString::clone(&bytes));
+        let (_, wrong) = answer(&env, b"{}").expect_err("not UTF-8");
+        assert_eq!((wrong.code, wrong.message.as_str()), (4, "CNI_NETNS is \"/\\xFF\", not UTF-8"));
         let (version, code, message) = error(&ADD, r#"{"cniVersion":"9.0.0","name":"x","type":"netplane"}"#);
         assert_eq!((version.as_str(), code), ("9.0.0", 1));
         assert!(message.contains("1.1.0"), "{message}");

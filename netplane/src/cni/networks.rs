@@ -201,7 +201,7 @@ impl<'a> Networks<'a> {
     }
 }
 
-fn default_name(config: &Config) -> Option<NetworkName> {
+pub(super) fn default_name(config: &Config) -> Option<NetworkName> {
     config.cluster_network.as_ref().and_then(|it| nad_name(it, &config.multus_namespace))
 }
 
@@ -224,23 +224,11 @@ pub(super) fn guess(
 
 /// `clusterNetwork` may be a directory with our own configuration in it, perhaps as the first file: each call
 /// would make another one, without end.
-fn refuse_ourselves(default: &Delegate, config: &Config) -> Result<(), CniError> {
+pub(super) fn refuse_ourselves(default: &Delegate, config: &Config) -> Result<(), CniError> {
     let mut kinds = default.plugins.iter().filter_map(|it| it.get("type")?.as_str());
     if default.network.is_none() && kinds.any(|it| it == config.kind) {
         let problem = format!("network {}: type is \"{}\", which is this plugin", default.label, config.kind);
         return Err(CniError::config(problem));
-    }
-    Ok(())
-}
-
-/// STATUS: whether the default network could be attached as far as its configuration goes.
-pub(super) fn check_default(config: &Config, cluster: &Cluster) -> Result<(), CniError> {
-    let mut nads = load_nads(config)?;
-    let name = default_name(config).filter(|name| !nads.iter().any(|it| it.name == *name));
-    nads.extend(cluster.networks(name.as_slice())?);
-    for source in config.cluster_networks(&places(config, &nads))? {
-        let delegate = plan::delegate(&source, "eth0".to_owned(), true, &Overrides::default())?;
-        refuse_ourselves(&delegate, config)?;
     }
     Ok(())
 }
@@ -257,7 +245,7 @@ fn selected(places: &Places<'_>, selection: &NetworkSelection) -> Result<Wanted,
     })
 }
 
-fn load_nads(config: &Config) -> Result<Vec<Nad>, CniError> {
+pub(super) fn load_nads(config: &Config) -> Result<Vec<Nad>, CniError> {
     let Some(folder) = &config.nad_dir else {
         return Ok(Vec::new());
     };
@@ -268,7 +256,7 @@ fn load_nads(config: &Config) -> Result<Vec<Nad>, CniError> {
     Ok(loaded.nads.into_iter().map(|(_, nad)| nad).collect())
 }
 
-fn places<'a>(config: &'a Config, nads: &'a [Nad]) -> Places<'a> {
+pub(super) fn places<'a>(config: &'a Config, nads: &'a [Nad]) -> Places<'a> {
     let mut from = Vec::new();
     from.extend(config.nad_dir.as_ref().map(|it| it.display().to_string()));
     from.extend(config.kubeconfig.as_ref().map(|it| format!("the cluster of {}", it.display())));

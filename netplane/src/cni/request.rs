@@ -3,10 +3,14 @@
 use super::error::CniError;
 use crate::nad::selection::interface_problem;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The key of `CNI_ARGS` by which callers without annotations select networks.
 pub(super) const NETWORKS_ARG: &str = "K8S_POD_NETWORKS";
+
+const VARIABLES: [&str; 6] =
+    ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"];
 
 /// `CNI_COMMAND`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +39,14 @@ pub(super) struct Request {
 
 impl Request {
     /// Reads the environment.
-    pub(super) fn read(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, CniError> {
-        let value = |name: &str| env(name).unwrap_or_default();
+    pub(super) fn read(env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, CniError> {
+        let mut values = BTreeMap::new();
+        for name in VARIABLES {
+            let text = env(name).unwrap_or_default().into_string();
+            let text = text.map_err(|it| CniError::environment(format!("{name} is {it:?}, not UTF-8")))?;
+            values.insert(name, text);
+        }
+        let value = |name: &str| values.get(name).cloned().unwrap_or_default();
         let command = match value("CNI_COMMAND").as_str() {
             "ADD" => Command::Add,
             "DEL" => Command::Del,
@@ -53,7 +63,8 @@ impl Request {
         let needed: &[&str] = match command {
             Command::Add | Command::Check => &["CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"],
             Command::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
-            Command::Status | Command::Gc | Command::Version => &[],
+            Command::Status | Command::Gc => &["CNI_PATH"],
+            Command::Version => &[],
         };
         let missing: Vec<_> = needed.iter().filter(|name| value(name).is_empty()).copied().collect();
         if !missing.is_empty() {
@@ -68,7 +79,7 @@ impl Request {
             delegate_args: delegate_args(&value("CNI_ARGS")),
             path: std::env::split_paths(&value("CNI_PATH")).filter(|it| !it.as_os_str().is_empty()).collect(),
         };
-        if !needed.is_empty() {
+        if needed.contains(&"CNI_CONTAINERID") {
             request.check_names()?;
         }
         Ok(request)

@@ -26,6 +26,23 @@ pub fn is_builtin(config: &Value) -> bool {
         && !FOREIGN_KEYS.iter().filter_map(|it| config.pointer(it)).any(is_set)
 }
 
+/// `"netplane": {"builtin": true}` is for configurations that must not be run by a program.
+///
+/// # Errors
+/// The key and the value that only a program knows (code 2).
+pub fn check_demand(config: &Value) -> Result<(), PluginError> {
+    if config.pointer("/netplane/builtin") != Some(&Value::Bool(true)) || is_builtin(config) {
+        return Ok(());
+    }
+    let of = |pointer: &'static str| Some((pointer, config.pointer(pointer)?)).filter(|(_, it)| is_set(it));
+    let foreign = FOREIGN_KEYS.iter().find_map(|it| of(it));
+    let wrong_type = of("/type").filter(|(_, it)| *it != "macvlan");
+    let (key, value) = wrong_type.or(foreign).or_else(|| of("/ipam/type")).unwrap_or(("/type", &Value::Null));
+    let key = key.trim_start_matches('/').replace('/', ".");
+    let message = format!("{key} is {value}: not built in, which netplane.builtin asks for");
+    Err(PluginError::new(code::UNSUPPORTED_FIELD, message))
+}
+
 /// Go's plugins take an empty value for an absent one.
 fn is_set(value: &Value) -> bool {
     !(value.is_null() || *value == Value::Bool(false) || *value == Value::String(String::new()))

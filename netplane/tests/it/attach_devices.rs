@@ -1,9 +1,9 @@
 //! Networks with a resource name: which device each attachment gets, how plugins learn of it, and the files
 //! that say more.
 
-use crate::attach_foreign::Recorded;
 use crate::harness::files;
 use crate::kubelet::{Kubelet, pod, socket_in, write_checkpoint};
+use crate::recorded::Recorded;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;

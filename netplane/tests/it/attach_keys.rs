@@ -1,7 +1,7 @@
 //! The configuration's keys, as far as they are about when and what, not about one pod's selection.
 
-use crate::attach_foreign::{Recorded, message};
 use crate::harness::files;
+use crate::recorded::{Recorded, message};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -200,7 +200,7 @@ fn values_of_a_wrong_type_are_named_by_key_and_null_is_as_not_there() {
 /// Calls the plugin without a container, in no namespace of its own.
 fn status(configuration: &Value) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_netplane"));
-    command.env("CNI_COMMAND", "STATUS").env("CNI_PATH", "/opt/cni/bin").env_remove("RUST_LOG");
+    command.env("CNI_COMMAND", "STATUS").env("CNI_PATH", "/usr/lib/cni").env_remove("RUST_LOG");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("it runs");
     let mut stdin = child.stdin.take().expect("stdin");
@@ -224,7 +224,7 @@ fn the_log_goes_where_and_says_what_it_is_told_to() {
         configuration["logLevel"] = json!(level);
         configuration["logToStderr"] = json!(to_stderr);
         let output = status(&configuration);
-        assert!(text(&output.stdout).contains("\"code\":7"), "the answer is the answer");
+        assert!(text(&output.stdout).contains("\"code\":50"), "the answer is the answer");
         let written = std::fs::read_to_string(&log).unwrap_or_default();
         let _ = std::fs::remove_file(&log);
         (text(&output.stderr), written)
@@ -246,7 +246,7 @@ fn the_log_goes_where_and_says_what_it_is_told_to() {
 #[test]
 fn a_log_file_that_cannot_be_written_stops_nobody() {
     let configuration = json!({"cniVersion": "1.1.0", "name": "x", "type": "netplane",
-        "delegates": [{"name": "a", "type": "b"}], "logLevel": "debug", "logFile": "/proc/nowhere/multus.log"});
+        "delegates": [{"name": "a", "type": "bridge"}], "logLevel": "debug", "logFile": "/proc/nowhere/multus.log"});
     let output = status(&configuration);
     assert!(output.status.success(), "{}", text(&output.stdout));
 }

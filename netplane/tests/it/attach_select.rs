@@ -1,6 +1,6 @@
 //! Selections and capabilities: what reaches the plugins of a pod's networks, and what is refused.
 
-use crate::attach_foreign::{Recorded, message};
+use crate::recorded::{Recorded, message};
 use serde_json::{Value, json};
 
 /// The keys that need a capability, and one that needs none.

@@ -85,6 +85,8 @@ pub(super) fn check(source: &Source, plugin: &Value) -> Result<(), AttachError> 
     if plugin.get("type").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err(source.wrong("type", "is missing: which plugin?"));
     }
+    builtin::check_demand(plugin)
+        .map_err(|error| AttachError::Delegate { network: source.label.clone(), error })?;
     if builtin::is_builtin(plugin) {
         builtin::validate(plugin).map_err(|error| match error.code {
             code::INVALID_CONFIG => source.wrong("spec.config", error.message),

@@ -124,8 +124,8 @@ fn what_the_runtime_passes_is_filtered_and_no_warning() {
 #[test]
 fn the_newest_version_that_both_know_is_spoken() {
     for (config, version) in [
-        (r#"{"type":"a"}"#, Version::V0_4_0),
-        (r#"{"type":"a","cniVersion":""}"#, Version::V0_4_0),
+        (r#"{"type":"a"}"#, Version::V0_1_0),
+        (r#"{"type":"a","cniVersion":""}"#, Version::V0_1_0),
         (r#"{"type":"a","cniVersion":"0.3.1"}"#, Version::V0_3_1),
         (r#"{"type":"a","cniVersion":"0.4.0","cniVersions":["0.3.1","1.0.0","7.0.0"]}"#, Version::V1_0_0),
         (r#"{"type":"a","cniVersion":"7.0.0","cniVersions":["0.3.1"]}"#, Version::V0_3_1),

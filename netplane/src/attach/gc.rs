@@ -1,0 +1,188 @@
+//! GC: what the runtime does not know any more is taken down, its networks' plugins are told what is valid,
+//! and addresses that nobody has come back. Everything is tried, and all that failed is told.
+
+use super::AttachError;
+use super::detach;
+use super::perform::Container;
+use super::plan::Delegate;
+use super::record::AttachmentRecord;
+use super::store::{AllRecords, RecordStore};
+use crate::plugins::ipam::audit::{Keep, Pool};
+use crate::plugins::version::Version;
+use crate::plugins::{self, PluginError, Verb, builtin, code};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Container and interface, as the runtime knows them.
+pub type Valid = BTreeSet<(String, String)>;
+
+/// Takes down what `valid` does not name. `known` are the networks of the configuration; those that only
+/// records know are found in them.
+///
+/// # Errors
+/// All that failed; everything else has been done.
+pub fn collect(
+    container: &Container,
+    valid: &Valid,
+    known: &[Delegate],
+    records: &RecordStore,
+) -> Result<(), AttachError> {
+    let AllRecords { records: all, mut errors } = records.all()?;
+    let networks = networks(known, &all);
+    let is_valid = |it: &AttachmentRecord| valid.contains(&(it.container_id.clone(), it.interface.clone()));
+    let (kept, stale): (Vec<_>, Vec<_>) = all.into_iter().partition(is_valid);
+    for record in &stale {
+        errors.extend(detach::detach(&container.at(record), record, records).err());
+    }
+    let holdings = Holdings::new(valid, &kept);
+    for (name, network) in &networks {
+        let (kept, known) = (holdings.of(name, network.default), holdings.all_are_known(network.default));
+        for plugin in network.programs() {
+            if !known {
+                tracing::warn!(
+                    network = name,
+                    "GC left out: the interfaces of some containers are not known"
+                );
+            } else if kept.is_empty()
+                && !network.default
+                && plugins::look_up(&container.call, plugin).is_err()
+            {
+                // A NAD for other nodes: a plugin that is not here has nothing here.
+                tracing::debug!(network = name, "GC left out: no such plugin on this node");
+            } else if let Err(error) = tell(container, plugin, &kept) {
+                errors.push(AttachError::Delegate { network: network.label.clone(), error });
+            }
+        }
+        errors.extend(network.give_back(&kept, &holdings.unknown));
+    }
+    errors.extend(records.sweep(valid));
+    if errors.is_empty() { Ok(()) } else { Err(AttachError::of_all(errors)) }
+}
+
+/// Network configurations of one name.
+struct Network {
+    label: String,
+    /// Whether it is the default network of the configuration.
+    default: bool,
+    plugins: Vec<Value>,
+}
+
+impl Network {
+    fn add(&mut self, plugin: &Value) {
+        // What one pod asked for is not the network's.
+        let mut plugin = plugin.clone();
+        plugin.as_object_mut().map(|it| it.remove("runtimeConfig"));
+        if !self.plugins.contains(&plugin) {
+            self.plugins.push(plugin);
+        }
+    }
+
+    /// Those that know GC; it would be an error of version to older ones.
+    fn programs(&self) -> impl Iterator<Item = &Value> {
+        self.plugins.iter().filter(|it| !builtin::is_builtin(it) && Version::of_config(it).has_status())
+    }
+
+    /// Addresses of host-local. Its store is the same whoever uses it, and plugins called in versions before
+    /// 1.1.0 never clean theirs.
+    fn give_back(&self, kept: &Valid, unknown: &BTreeSet<String>) -> Vec<AttachError> {
+        let keep = Keep { attachments: kept.clone(), containers: unknown.clone() };
+        let pools: BTreeSet<_> = self.plugins.iter().filter_map(Pool::of).collect();
+        let collect = |pool: &Pool| match pool.collect(&keep) {
+            Ok(freed) => {
+                freed
+                    .iter()
+                    .for_each(|address| tracing::warn!(%address, network = pool.network, "given back"));
+                None
+            }
+            Err(error) => {
+                let error = PluginError::from_error(code::IO, &error);
+                Some(AttachError::Delegate { network: self.label.clone(), error })
+            }
+        };
+        pools.iter().filter_map(collect).collect()
+    }
+}
+
+/// By `name`, which is what plugins keep their state by. The configuration's go first: a record has what a
+/// pod asked for mixed in.
+fn networks(known: &[Delegate], records: &[AttachmentRecord]) -> BTreeMap<String, Network> {
+    let mut networks = BTreeMap::new();
+    for delegate in known {
+        add(&mut networks, &delegate.label, delegate.default, &delegate.plugins);
+    }
+    let named: BTreeSet<String> = networks.keys().cloned().collect();
+    for attachment in records.iter().flat_map(|it| &it.attachments) {
+        let fresh = attachment.plugins.iter().filter(|it| !named.contains(name_of(it))).cloned();
+        add(&mut networks, &attachment.label, false, &fresh.collect::<Vec<_>>());
+    }
+    networks
+}
+
+fn add(networks: &mut BTreeMap<String, Network>, label: &str, default: bool, plugins: &[Value]) {
+    for plugin in plugins {
+        let label = label.to_owned();
+        let fresh = || Network { label, default: false, plugins: Vec::new() };
+        let network = networks.entry(name_of(plugin).to_owned()).or_insert_with(fresh);
+        network.default |= default;
+        network.add(plugin);
+    }
+}
+
+fn name_of(plugin: &Value) -> &str {
+    plugin.get("name").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Who has what on which network.
+struct Holdings {
+    by_network: BTreeMap<String, Valid>,
+    /// Attached before netplane was here, or with a record that cannot be read: the runtime has named one
+    /// of their interfaces, and nobody knows the others.
+    unknown: BTreeSet<String>,
+    runtime: Valid,
+}
+
+impl Holdings {
+    fn new(valid: &Valid, records: &[AttachmentRecord]) -> Self {
+        let mut by_network: BTreeMap<String, Valid> = BTreeMap::new();
+        let mut recorded = Valid::new();
+        for record in records {
+            recorded.insert((record.container_id.clone(), record.interface.clone()));
+            for attachment in &record.attachments {
+                let held = (record.container_id.clone(), attachment.interface.clone());
+                for plugin in &attachment.plugins {
+                    by_network.entry(name_of(plugin).to_owned()).or_default().insert(held.clone());
+                }
+            }
+        }
+        let runtime: Valid = valid.difference(&recorded).cloned().collect();
+        let unknown = runtime.iter().map(|(container, _)| container.clone()).collect();
+        Self { by_network, unknown, runtime }
+    }
+
+    /// The attachments of a network that are to stay; the runtime's own names are the default network's.
+    fn of(&self, name: &str, default: bool) -> Valid {
+        let mut held = self.by_network.get(name).cloned().unwrap_or_default();
+        if default {
+            held.extend(self.runtime.iter().cloned());
+        }
+        held
+    }
+
+    fn all_are_known(&self, default: bool) -> bool {
+        default || self.unknown.is_empty()
+    }
+}
+
+/// GC of one plugin.
+fn tell(container: &Container, plugin: &Value, kept: &Valid) -> Result<(), PluginError> {
+    let entry = |(container, interface): &(String, String)| {
+        Map::from_iter([
+            ("containerID".to_owned(), json!(container)),
+            ("ifname".to_owned(), json!(interface)),
+        ])
+    };
+    let list = json!(kept.iter().map(entry).collect::<Vec<_>>());
+    let mut config = plugin.clone();
+    config["cni.dev/valid-attachments"] = list;
+    plugins::run(Verb::Gc, &container.call, &config, None).map(drop)
+}
