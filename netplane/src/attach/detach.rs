@@ -36,6 +36,28 @@ pub fn detach(
     Err(AttachError::of_all(errors))
 }
 
+/// As [`detach`], but what never came up is tried and then forgotten. Its plugin refused to add it, perhaps for
+/// a configuration that it refuses to delete with as well: the pod could not be removed for ever.
+///
+/// # Errors
+/// What could not be taken down of that which had come up.
+pub fn detach_or_forget(
+    container: &Container,
+    record: &AttachmentRecord,
+    records: &RecordStore,
+) -> Result<(), AttachError> {
+    let (up, begun): (Vec<_>, Vec<_>) =
+        record.attachments.iter().cloned().partition(|it| it.result.is_some());
+    for attachment in begun.iter().rev() {
+        let call = container.call_for(&attachment.interface);
+        for error in run_plugins(&call, &attachment.plugins, None) {
+            tracing::warn!(%error, network = attachment.label, "never came up, and is forgotten");
+        }
+        device_info::forget(attachment.device_info_file.as_deref());
+    }
+    detach(container, &AttachmentRecord { attachments: up, ..record.clone() }, records)
+}
+
 /// DEL of a delegate's plugins in reverse order. All are called; what failed is returned.
 pub(super) fn run_plugins(call: &Call, plugins: &[Value], result: Option<&CniResult>) -> Vec<PluginError> {
     let mut errors = Vec::new();

@@ -2,7 +2,7 @@
 //! reverse order when one fails.
 
 use super::AttachError;
-use super::default_route;
+use super::default_route::Wish;
 use super::detach;
 use super::device_info;
 use super::plan::{Delegate, Warning};
@@ -131,18 +131,23 @@ fn attach_all<E: From<AttachError>>(
     records: &RecordStore,
     record: &mut AttachmentRecord,
 ) -> Result<Vec<Delegate>, E> {
+    let mut wish = Wish::of(&delegates);
     for delegate in &delegates {
         attach(container, delegate, records, record)?;
+        wish.as_ref().map_or(Ok(()), |it| it.clear(container))?;
     }
     let rest = rest()?;
     check_container(container, &rest)?;
+    if !rest.is_empty() {
+        wish = Wish::of(delegates.iter().chain(&rest));
+        wish.as_ref().map_or(Ok(()), |it| it.clear(container))?;
+    }
     for delegate in &rest {
         attach(container, delegate, records, record)?;
+        wish.as_ref().map_or(Ok(()), |it| it.clear(container))?;
     }
     delegates.extend(rest);
-    for delegate in delegates.iter().filter(|it| it.default_route.is_some()) {
-        default_route::apply(container, delegate, record)?;
-    }
+    wish.map_or(Ok(()), |it| it.fulfil(container, record))?;
     record.complete = true;
     records.save(record)?;
     Ok(delegates)

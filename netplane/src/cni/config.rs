@@ -55,6 +55,8 @@ pub(super) struct Config {
     pub(super) runtime_config: Map<String, Value>,
     /// Own key: selections are read as the standard says, and not as Multus does.
     pub(super) strict_selections: bool,
+    /// `retryDeleteOnError`: DEL fails until all is down. Else what never came up is forgotten.
+    pub(super) retry_delete_on_error: bool,
     /// `type`: the name under which we are called.
     pub(super) kind: String,
     /// `readinessindicatorfile`: there when the default network is ready.
@@ -121,9 +123,8 @@ struct Raw {
     readiness_file: Option<PathBuf>,
     #[serde(default, rename = "auxiliaryCNIChainName")]
     auxiliary_chain: Option<String>,
-    /// Both values keep the record until all is down: what Multus does with `true`.
-    #[serde(default, rename = "retryDeleteOnError")]
-    _retry_delete_on_error: Option<bool>,
+    #[serde(default)]
+    retry_delete_on_error: Option<bool>,
     /// For the runtime: which capabilities it may pass in `runtimeConfig`.
     #[serde(default, rename = "capabilities")]
     _capabilities: Option<Map<String, Value>>,
@@ -175,6 +176,7 @@ impl Config {
             delegates: raw.delegates.unwrap_or_default(),
             runtime_config: raw.runtime_config.unwrap_or_default(),
             strict_selections: raw.strict_selections.unwrap_or_default(),
+            retry_delete_on_error: raw.retry_delete_on_error.unwrap_or_default(),
             kind: raw.others.get("type").and_then(Value::as_str).unwrap_or_default().to_owned(),
             readiness_file: raw.readiness_file.filter(|it| !it.as_os_str().is_empty()),
             auxiliary_chain: raw.auxiliary_chain.filter(|it| !it.is_empty()).map(chain_name).transpose()?,

@@ -130,7 +130,10 @@ fn cluster(config: &Config) -> Cluster {
 fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
     let container = container(request, config);
     match records.load(&request.container_id, &request.interface)? {
-        Found::Record(record) => Ok(detach::detach(&container, &record, records)?),
+        Found::Record(record) if config.retry_delete_on_error => {
+            Ok(detach::detach(&container, &record, records)?)
+        }
+        Found::Record(record) => Ok(detach::detach_or_forget(&container, &record, records)?),
         // There is nothing that this plugin made, or all is down already.
         Found::Nothing => Ok(()),
         // What the record would say is lost. What the same request would make now is the best guess.

@@ -115,8 +115,30 @@ fn parse_args(text: &str) -> Result<BTreeMap<String, String>, CniError> {
         .collect()
 }
 
-/// The pod's selection is ours; a plugin that is strict about `CNI_ARGS` refuses keys it does not know.
+/// The pod's selection is ours. `IgnoreUnknown` is put in where the runtime has not: the reference plugins
+/// refuse all keys of Kubernetes without it, and Multus always sets it.
 fn delegate_args(text: &str) -> String {
-    let is_ours = |pair: &&str| pair.split_once('=').is_some_and(|(key, _)| key == NETWORKS_ARG);
-    text.split(';').filter(|pair| !is_ours(pair)).collect::<Vec<_>>().join(";")
+    let key = |pair: &str| pair.split_once('=').map(|(key, _)| key.to_owned()).unwrap_or_default();
+    let mut pairs: Vec<_> = text.split(';').filter(|it| !it.is_empty() && key(it) != NETWORKS_ARG).collect();
+    if !pairs.is_empty() && !pairs.iter().any(|it| key(it) == "IgnoreUnknown") {
+        pairs.insert(0, "IgnoreUnknown=1");
+    }
+    pairs.join(";")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_get_the_arguments_without_the_selection_and_are_told_to_ignore_what_they_do_not_know() {
+        for (given, passed) in [
+            ("", ""),
+            ("K8S_POD_NETWORKS=a@b", ""),
+            ("K8S_POD_NAME=x;K8S_POD_NETWORKS=a;IP=10.0.0.1;", "IgnoreUnknown=1;K8S_POD_NAME=x;IP=10.0.0.1"),
+            ("IgnoreUnknown=true;K8S_POD_NAME=x", "IgnoreUnknown=true;K8S_POD_NAME=x"),
+        ] {
+            assert_eq!(delegate_args(given), passed);
+        }
+    }
 }

@@ -50,6 +50,11 @@ impl Node {
         ip_in(&self.name(), arguments)
     }
 
+    /// Runs a program in the node's namespace.
+    pub(crate) fn exec(&self, command: &str) -> Result<String, String> {
+        exec_in(&self.name(), command)
+    }
+
     /// Its network namespace.
     pub(crate) fn netns(&self) -> PathBuf {
         Path::new("/run/netns").join(self.name())
@@ -198,6 +203,11 @@ impl Pod {
         ip_in(&self.name, arguments)
     }
 
+    /// Runs a program in the pod's namespace.
+    pub(crate) fn exec(&self, command: &str) -> Result<String, String> {
+        exec_in(&self.name, command)
+    }
+
     /// Names of its interfaces but `lo`.
     pub(crate) fn interfaces(&self) -> Vec<String> {
         let links: Value = serde_json::from_str(&self.ip("-j link show")).expect("JSON of ip");
@@ -210,6 +220,15 @@ impl Drop for Pod {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
+}
+
+/// What the program prints; what it complains of, if it fails.
+fn exec_in(namespace: &str, command: &str) -> Result<String, String> {
+    let mut nsenter = Command::new("nsenter");
+    nsenter.arg(format!("--net=/run/netns/{namespace}")).args(command.split_whitespace());
+    let output = nsenter.output().expect("nsenter is installed");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 fn ip_in(namespace: &str, arguments: &str) -> String {

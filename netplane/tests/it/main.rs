@@ -4,6 +4,8 @@
 mod agent;
 mod agent_cluster;
 mod attach;
+mod attach_debian;
+mod attach_default_route;
 mod attach_devices;
 mod attach_exec;
 mod attach_foreign;
