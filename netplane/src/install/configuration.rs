@@ -5,9 +5,11 @@ use super::master::{self, Master};
 use super::place::{is_unfinished, lock};
 use super::{InstallError, Options, Source};
 use crate::plugins::version::Version;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Multus's names. Being the first by name, they are what runtimes take; and a Multus that is installed
@@ -157,15 +159,16 @@ fn put_aside(master: &Master) -> Result<(), InstallError> {
     Ok(())
 }
 
-/// Not over a file that its owner has written in the meantime.
+/// Not over a file that its owner has written in the meantime. At once: were both names there for a moment,
+/// and the process killed then, renaming one over the other would do nothing.
 fn put_back(master: &Master) -> Result<(), InstallError> {
-    match fs::hard_link(master.aside(), &master.original) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(InstallError::file("put back", &master.original)(error));
+    let aside = master.aside();
+    match renameat2(AT_FDCWD, &aside, AT_FDCWD, &master.original, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => {
+            tracing::info!(path = %master.original.display(), "the default network's configuration is back")
         }
-        _ => {}
+        Err(Errno::EEXIST) => fs::remove_file(&aside).map_err(InstallError::file("remove", &aside))?,
+        Err(errno) => return Err(InstallError::file("put back", &master.original)(errno.into())),
     }
-    fs::remove_file(master.aside()).map_err(InstallError::file("remove", &master.aside()))?;
-    tracing::info!(path = %master.original.display(), "the default network's configuration is back");
     Ok(())
 }

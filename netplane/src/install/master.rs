@@ -50,7 +50,11 @@ pub(super) fn find(folder: &Path, name: Option<&str>, renamed: bool) -> Result<O
         match read(&path)? {
             // Gone since the folder was read.
             None => {}
-            Some(config) if name.is_none() && is_meta_plugin(&config) => {
+            Some(config) if is_meta_plugin(&config) => {
+                if name.is_some() {
+                    let problem = format!("calls {}, should be a default network", shown(&config));
+                    return Err(InstallError::Configuration { path, problem });
+                }
                 tracing::debug!(path = %path.display(), "passed over: it is a meta-plugin's");
             }
             Some(config) => {
@@ -112,6 +116,10 @@ pub(super) fn program(config: &Map<String, Value>) -> Option<&str> {
     config.get("type").or(first)?.as_str()
 }
 
+fn shown(config: &Map<String, Value>) -> &str {
+    program(config).unwrap_or("nothing")
+}
+
 fn is_meta_plugin(config: &Map<String, Value>) -> bool {
     program(config).is_some_and(|it| META_PLUGINS.contains(&it))
 }
@@ -155,6 +163,9 @@ mod tests {
         assert_eq!(found(&files, Some("07-runtime.json"), false).as_deref(), Some("07-runtime.json"));
         assert_eq!(found(&files, Some("30-none.conf"), false), None);
         assert_eq!(found(&files[..5], None, false), None);
+        let folder = folder(&files);
+        let error = find(folder.path(), Some("06-ours.conf"), false).expect_err("it would call itself");
+        assert!(error.to_string().contains("06-ours.conf: calls netplane"), "{error}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! `kill -9` before each single effect: strace delivers it at the n-th call of a kind, until there is none.
 
-use super::{CERTIFICATE, CONF, Host, LIST, MASTER, marked, runtime_view};
+use super::{CERTIFICATE, CONF, Host, LIST, MASTER, marked, runtime_view, signal_to, until};
 use serde_json::json;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// System calls that change something. Those that this kernel or processor lacks are passed over (`?`).
 const EFFECTS: [&str; 14] = [
@@ -106,12 +106,7 @@ fn walk(make: fn() -> Host, had_multus: bool) {
         for number in 1.. {
             let host = make();
             let install = command(&host);
-            let mut strace = Command::new("strace");
-            strace.args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={effect}"), "-e"]);
-            strace.arg(format!("inject={effect}:signal=SIGKILL:when={number}"));
-            strace.arg(install.get_program()).args(install.get_args()).env_clear().stderr(Stdio::null());
-            strace.envs(install.get_envs().filter_map(|(key, value)| Some((key, value?))));
-            let status = strace.status().expect("strace is installed");
+            let status = strace(effect, number, &install).status().expect("strace is installed");
             if status.signal() != Some(9) {
                 // Or such a system call is not to be had, and strace said so.
                 assert!(status.success() || effect.starts_with('?'), "{effect} {number}: {status}");
@@ -126,6 +121,38 @@ fn walk(make: fn() -> Host, had_multus: bool) {
     assert!(kills > 30, "{kills} effects only: strace delivers nothing");
 }
 
+/// strace with its child, or a process without strace. Both are killed on drop.
+struct Traced(Child);
+
+impl Traced {
+    /// strace's child, or the process itself.
+    fn id(&self) -> u32 {
+        let id = self.0.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        children.split_whitespace().next().map_or(id, |it| it.parse().expect("a number"))
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|it| it.is_none()) {
+            signal_to(self.id(), "KILL");
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// Runs `command` under strace, and kills it before the `number`th `effect`.
+fn strace(effect: &str, number: u32, command: &Command) -> Command {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={effect}"), "-e"]);
+    strace.arg(format!("inject={effect}:signal=SIGKILL:when={number}"));
+    strace.arg(command.get_program()).args(command.get_args()).env_clear().stderr(Stdio::null());
+    strace.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    strace
+}
+
 #[test]
 fn killed_before_any_effect_on_a_new_node_nothing_is_broken_and_the_next_one_succeeds() {
     walk(fresh, false);
@@ -134,4 +161,52 @@ fn killed_before_any_effect_on_a_new_node_nothing_is_broken_and_the_next_one_suc
 #[test]
 fn killed_before_any_effect_in_place_of_multus_nothing_is_broken_and_the_next_one_succeeds() {
     walk(with_multus, true);
+}
+
+#[test]
+fn killed_before_any_effect_of_cleaning_up_the_default_network_is_there_and_the_next_one_cleans_up() {
+    let aside = format!("{MASTER}.old");
+    let clean = |host: &Host, wrap: &dyn Fn(&Command) -> Command| {
+        let install =
+            host.command(&["--skip-multus-binary-copy", "--rename-conf-file", "--cleanup-config-on-exit"]);
+        let log = host.path("log");
+        let stderr = fs::File::create(&log).expect("a log");
+        let mut traced = Traced(wrap(&install).stderr(stderr).spawn().expect("it runs"));
+        let mut ended = None;
+        until("in place, or killed before", || {
+            ended = traced.0.try_wait().expect("known");
+            // From then on signals wait.
+            let has_begun = fs::read_to_string(&log).is_ok_and(|it| it.contains("not copied"));
+            ended.is_some() || has_begun && host.names() == [LIST, &aside]
+        });
+        if ended.is_none() {
+            signal_to(traced.id(), "TERM");
+        }
+        traced.0.wait().expect("it ends")
+    };
+    let (mut kills, mut wrong) = (0, Vec::new());
+    for effect in
+        ["?rename", "?renameat", "?unlink", "?unlinkat", "?link", "?linkat", "?rmdir", "fsync", "flock"]
+    {
+        for number in 1.. {
+            let host = fresh();
+            if clean(&host, &|install| strace(effect, number, install)).signal() != Some(9) {
+                break;
+            }
+            kills += 1;
+            wrong.extend(check(&host, false).err().map(|it| format!("{effect} {number}: {it}")));
+            let plain = |install: &Command| {
+                let mut command = Command::new(install.get_program());
+                command.args(install.get_args()).env_clear();
+                command.envs(install.get_envs().filter_map(|(key, value)| Some((key, value?))));
+                command
+            };
+            let status = clean(&host, &plain);
+            if !status.success() || host.names() != [MASTER] || host.net_d("multus.d").exists() {
+                wrong.push(format!("{effect} {number}: {status}, {:?} left", host.names()));
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+    assert!(kills > 10, "{kills} effects only: strace delivers nothing");
 }

@@ -1,8 +1,9 @@
 //! Ends: asked for, by `kill -9`, and with another install or Multus on the same node.
 
-use super::{CONF, Host, Install, LIST, MASTER, marked, signal_to, until};
+use super::{CONF, Host, Install, LIST, MASTER, marked, signal_to};
 use serde_json::json;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 #[test]
@@ -112,18 +113,42 @@ fn a_multus_that_is_installed_again_is_left_alone() {
     assert_eq!(host.read(CONF), Some(multus));
 }
 
+/// A small file system of its own, unmounted on drop.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(path: PathBuf) -> Self {
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(&path).status();
+        assert!(mount.expect("mount is there").success());
+        Self(path)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
 #[test]
-fn a_full_disk_leaves_the_old_configuration() {
+fn a_full_disk_leaves_the_old_configuration_and_kubeconfig() {
     let host = Host::new();
-    host.master(MASTER, "0.4.0", 1);
+    let _small = Small::mount(host.path("net.d"));
+    host.write_in_place(MASTER, 1);
     let mut install = host.start(&["--multus-config-watch-timer=50ms"]);
     install.until("the configuration", || host.mark() == Some(1));
-    // Nothing can be made in the folder: there is a folder where the new file is to be filled.
-    let temporary = host.net_d(".00-multus.conf.netplane-new");
-    fs::create_dir(&temporary).expect("a folder");
-    host.master(MASTER, "0.4.0", 2);
-    install.until_logged("cannot write");
-    assert_eq!(host.mark(), Some(1));
-    fs::remove_dir(&temporary).expect("removed");
-    until("it is tried again", || host.mark() == Some(2));
+    // The next default network fits, what is made from it does not.
+    host.write_in_place(MASTER, 2);
+    let filling = host.net_d("filling");
+    let full = fs::write(&filling, vec![0; 1 << 20]).expect_err("it does not fit");
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    host.write_in_place(MASTER, 3);
+    host.rotate("token-1", super::CERTIFICATE);
+    install.until_logged("No space left on device");
+    let (name, _) = super::runtime_view(&host.path("net.d")).expect("a whole configuration");
+    assert_eq!(name, CONF);
+    assert!(host.kubeconfig().contains("token-0") && !host.kubeconfig().contains("token-1"));
+    fs::remove_file(filling).expect("removed");
+    install.until("it is tried again", || host.mark() == Some(3) && host.kubeconfig().contains("token-1"));
 }
