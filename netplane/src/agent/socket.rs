@@ -3,7 +3,7 @@
 
 use super::status::Status;
 use super::{AgentError, Event};
-use crate::cluster::cache::{CachedNetwork, CachedPod};
+use crate::cluster::cache::{CachedNetwork, CachedPod, STATUS_PATH};
 use crate::sources::cluster::{Found, View};
 use axum::extract::{Path as InPath, State};
 use axum::http::StatusCode;
@@ -31,7 +31,7 @@ pub(super) fn serve(
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let mut router = Router::new().route("/v1/status", get(status)).with_state(events);
+    let mut router = Router::new().route(STATUS_PATH, get(status)).with_state(events);
     if let Some(view) = view {
         // Without a cluster nothing of it is known: 404, as for what the watches do not know.
         let cache = Router::new()

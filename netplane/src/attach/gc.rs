@@ -35,7 +35,7 @@ pub fn collect(
         errors.extend(detach::detach(&container.at(record), record, records).err());
     }
     let holdings = Holdings::new(valid, &kept);
-    for (name, network) in &networks {
+    for (name, network) in networks.iter().filter(|(_, it)| !it.disabled) {
         let (kept, known) = (holdings.of(name, network.default), holdings.all_are_known(network.default));
         for plugin in network.programs() {
             if !known {
@@ -64,6 +64,8 @@ struct Network {
     label: String,
     /// Whether it is the default network of the configuration.
     default: bool,
+    /// `disableGC` (CNI specification 1.1.0, section 1).
+    disabled: bool,
     plugins: Vec<Value>,
 }
 
@@ -108,24 +110,28 @@ impl Network {
 fn networks(known: &[Delegate], records: &[AttachmentRecord]) -> BTreeMap<String, Network> {
     let mut networks = BTreeMap::new();
     for delegate in known {
-        add(&mut networks, &delegate.label, delegate.default, &delegate.plugins);
+        for plugin in &delegate.plugins {
+            let network = entry(&mut networks, plugin, &delegate.label);
+            network.default |= delegate.default;
+            network.disabled |= delegate.disable_gc;
+            network.add(plugin);
+        }
     }
     let named: BTreeSet<String> = networks.keys().cloned().collect();
     for attachment in records.iter().flat_map(|it| &it.attachments) {
-        let fresh = attachment.plugins.iter().filter(|it| !named.contains(name_of(it))).cloned();
-        add(&mut networks, &attachment.label, false, &fresh.collect::<Vec<_>>());
+        for plugin in attachment.plugins.iter().filter(|it| !named.contains(name_of(it))) {
+            let network = entry(&mut networks, plugin, &attachment.label);
+            network.disabled |= attachment.disable_gc;
+            network.add(plugin);
+        }
     }
     networks
 }
 
-fn add(networks: &mut BTreeMap<String, Network>, label: &str, default: bool, plugins: &[Value]) {
-    for plugin in plugins {
-        let label = label.to_owned();
-        let fresh = || Network { label, default: false, plugins: Vec::new() };
-        let network = networks.entry(name_of(plugin).to_owned()).or_insert_with(fresh);
-        network.default |= default;
-        network.add(plugin);
-    }
+fn entry<'a>(networks: &'a mut BTreeMap<String, Network>, plugin: &Value, label: &str) -> &'a mut Network {
+    let label = label.to_owned();
+    let fresh = || Network { label, default: false, disabled: false, plugins: Vec::new() };
+    networks.entry(name_of(plugin).to_owned()).or_insert_with(fresh)
 }
 
 fn name_of(plugin: &Value) -> &str {

@@ -160,6 +160,7 @@ fn begun(delegate: &Delegate) -> Attachment {
         interface: delegate.interface.clone(),
         default: delegate.default,
         disable_check: delegate.disable_check,
+        disable_gc: delegate.disable_gc,
         default_route: delegate.default_route.clone(),
         device_info: None,
         device_info_file: delegate.info_file.as_ref().map(|it| it.to.clone()),
@@ -205,9 +206,7 @@ fn attach(
         let result = result.unwrap_or_default();
         let inside = result.container_interface();
         attachment.mac = inside.map(|(_, it)| it.mac.clone()).filter(|it| !it.is_empty());
-        let index = inside.map(|(at, _)| at);
-        let own = result.ips.iter().filter(|it| it.interface.is_none() || it.interface == index);
-        attachment.ips = own.map(|it| it.address.addr()).collect();
+        attachment.ips = result.container_ips().map(|it| it.address.addr()).collect();
         attachment.master = master_of(delegate, container);
         attachment.device_info = device_info::collect(delegate);
         attachment.result = Some(result);

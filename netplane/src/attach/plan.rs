@@ -33,6 +33,8 @@ pub struct Delegate {
     pub version: Version,
     /// `disableCheck` of a list.
     pub disable_check: bool,
+    /// `disableGC` of a list.
+    pub disable_gc: bool,
     /// Complete plugin configurations, in the order of the list.
     pub plugins: Vec<Value>,
     /// Gateways of the default route, if this network is to have it.
@@ -159,6 +161,7 @@ pub fn delegate(
         chained: source.chained,
         version,
         disable_check: config.get("disableCheck") == Some(&json!(true)),
+        disable_gc: config.get("disableGC") == Some(&json!(true)),
         plugins,
         default_route: overrides.default_route,
         info_file,

@@ -61,6 +61,9 @@ pub struct Attachment {
     /// `disableCheck` of a list: CHECK is not for its plugins.
     #[serde(default)]
     pub disable_check: bool,
+    /// `disableGC` of a list: its addresses and plugins are somebody else's to clean.
+    #[serde(default)]
+    pub disable_gc: bool,
     /// `default-route` of the selection: gateways, perhaps none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_route: Option<Vec<IpAddr>>,

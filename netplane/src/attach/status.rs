@@ -32,7 +32,7 @@ fn status_of(attachment: &Attachment) -> NetworkStatus {
     let nothing = CniResult::default();
     let result = attachment.result.as_ref().unwrap_or(&nothing);
     let inside = result.container_interface().map(|(_, it)| it);
-    let ips = own_ips(result);
+    let ips: Vec<_> = result.container_ips().collect();
     let routes = result.routes.iter().filter(|it| it.is_default());
     // A route without a next hop has the gateway of its family's address (CNI specification, "routes").
     let mut gateway: Vec<IpAddr> = routes
@@ -62,17 +62,6 @@ fn status_of(attachment: &Attachment) -> NetworkStatus {
     }
 }
 
-/// Addresses of the first interface inside the container (§5.3.2). A plugin that marks none as such has
-/// nothing outside either: then all are the pod's.
-fn own_ips(result: &CniResult) -> Vec<&Ip> {
-    match result.container_interface() {
-        Some((index, _)) => {
-            result.ips.iter().filter(|it| it.interface.is_none_or(|at| at == index)).collect()
-        }
-        None => result.ips.iter().collect(),
-    }
-}
-
 /// The NAD, else the `name` of the configuration, as Multus names a default network from a file.
 fn name_of(attachment: &Attachment) -> String {
     let configured = || attachment.plugins.first()?.get("name").and_then(Value::as_str).map(str::to_owned);
@@ -83,7 +72,7 @@ fn name_of(attachment: &Attachment) -> String {
 fn added(attachment: &Attachment) -> PodEvent {
     let nothing = CniResult::default();
     let result = attachment.result.as_ref().unwrap_or(&nothing);
-    let addresses: Vec<_> = own_ips(result).iter().map(|it| it.address.to_string()).collect();
+    let addresses: Vec<_> = result.container_ips().map(|it| it.address.to_string()).collect();
     let addresses = if addresses.is_empty() {
         "without an address".to_owned()
     } else {

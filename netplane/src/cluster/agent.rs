@@ -1,7 +1,7 @@
 //! The plugin's side of the agent's socket: one exchange of requests on one connection, within a deadline.
 //! An agent that is not there, not ready or stuck is no error: the caller does without.
 
-use super::cache::{CachedNetwork, CachedPod, PodReport, network_path, pod_path, report_path};
+use super::cache::{CachedNetwork, CachedPod, PodReport, STATUS_PATH, network_path, pod_path, report_path};
 use crate::nad::NetworkName;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -29,6 +29,12 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
+    }
+
+    /// Whether it answers at all.
+    pub(super) async fn is_up(&self) -> bool {
+        let answers = self.exchange(vec![get(STATUS_PATH)]).await.unwrap_or_default();
+        answers.first().is_some_and(|(status, _)| status.is_success())
     }
 
     /// The pod, if the agent knows it.

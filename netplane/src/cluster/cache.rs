@@ -65,6 +65,9 @@ pub struct PodEvent {
     pub message: String,
 }
 
+/// Answers as long as the agent's loop turns.
+pub const STATUS_PATH: &str = "/v1/status";
+
 /// The resource of a pod, for GET.
 pub fn pod_path(namespace: &str, name: &str) -> String {
     format!("/v1/pods/{namespace}/{name}")

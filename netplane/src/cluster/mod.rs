@@ -93,6 +93,15 @@ impl Cluster {
         self.kubeconfig.is_some()
     }
 
+    /// Whether the agent answers; `None` where the configuration has none.
+    ///
+    /// # Errors
+    /// The client cannot be started.
+    pub fn agent_is_up(&self) -> Result<Option<bool>, ClusterError> {
+        let Some(agent) = &self.agent else { return Ok(None) };
+        Ok(Some(self.runtime()?.block_on(agent.is_up())))
+    }
+
     /// Whether there is anybody to ask at all.
     pub fn is_there(&self) -> bool {
         self.agent.is_some() || self.has_api()

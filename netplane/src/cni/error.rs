@@ -87,6 +87,11 @@ impl CniError {
         Self { code: code::NOT_AVAILABLE, ..error.into() }
     }
 
+    pub(super) fn no_agent(socket: &Path) -> Self {
+        let problem = format!("agentSocket is {}: no agent answers there", socket.display());
+        Self::new(code::NOT_AVAILABLE, problem)
+    }
+
     /// Of a network's plugin.
     pub(super) fn plugin(network: &str, error: PluginError) -> Self {
         AttachError::Delegate { network: network.to_owned(), error }.into()

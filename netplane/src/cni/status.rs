@@ -16,14 +16,18 @@ use crate::plugins::{self, Verb, builtin};
 /// 50 where no ADD would succeed, 51 where attached containers may be cut off as well; a plugin's own code.
 pub(super) fn status(request: &Request, config: &Config, cluster: &Cluster) -> Result<(), CniError> {
     config.allow("STATUS", Version::V1_1_0)?;
-    ready(config)?;
+    ready(config, cluster)?;
     let delegates = known::of_every_pod(config, cluster).map_err(CniError::not_available)?;
     delegates.iter().try_for_each(|it| ask(request, config, it))
 }
 
-/// What an ADD would wait for, beside the networks.
-fn ready(config: &Config) -> Result<(), CniError> {
-    config.readiness_file.as_deref().map_or(Ok(()), readiness::check)
+/// What there is to be on the node beside the networks.
+fn ready(config: &Config, cluster: &Cluster) -> Result<(), CniError> {
+    config.readiness_file.as_deref().map_or(Ok(()), readiness::check)?;
+    match (cluster.agent_is_up()?, &config.agent_socket) {
+        (Some(false), Some(socket)) => Err(CniError::no_agent(socket)),
+        _ => Ok(()),
+    }
 }
 
 fn ask(request: &Request, config: &Config, delegate: &Delegate) -> Result<(), CniError> {

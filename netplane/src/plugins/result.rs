@@ -102,7 +102,8 @@ impl CniResult {
         self.interfaces.iter().enumerate().find(|(_, it)| !it.sandbox.is_empty())
     }
 
-    /// The addresses of that interface, and those that name none.
+    /// The addresses of that interface, and those that name none (NPWG standard §5.3.2). A plugin that marks
+    /// none as the container's has none outside either: then all are.
     pub fn container_ips(&self) -> impl Iterator<Item = &Ip> {
         let index = self.container_interface().map(|(at, _)| at);
         self.ips.iter().filter(move |it| it.interface.is_none() || index.is_none() || it.interface == index)

@@ -1,8 +1,11 @@
 //! STATUS and GC: what is asked of plugins, and what comes back.
 
-use crate::harness::{Node, Pod, files};
+use crate::agent;
+use crate::harness::{Node, Pod, answer, files};
 use crate::recorded::{Recorded, message};
 use serde_json::{Value, json};
+use std::io::Write;
+use std::process::Stdio;
 
 /// GC as a runtime calls it that knows these containers, each with `eth0`.
 fn gc(node: &Node, pod: &Pod, configuration: &Value, valid: &[&str]) -> Result<(), Value> {
@@ -80,10 +83,46 @@ fn status_of_the_built_in_plugins() {
 }
 
 #[test]
+fn status_asks_the_agent_where_there_is_to_be_one() {
+    let lab = agent::lab();
+    let mut configuration = json!({
+        "cniVersion": "1.1.0", "name": "x", "type": "netplane", "nadDir": lab.nad_dir(),
+        "clusterNetwork": "core/default-network", "agentSocket": lab.socket(),
+    });
+    let status = |configuration: &Value| {
+        let mut command = lab.plugin().expect("unshare");
+        command.env("CNI_COMMAND", "STATUS").env("CNI_PATH", "/opt/cni/bin");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the plugin starts");
+        write!(child.stdin.take().expect("stdin"), "{configuration}").expect("read");
+        answer(&child.wait_with_output().expect("it ends"))
+    };
+    let no_agent = || {
+        let error = status(&configuration).expect_err("no agent");
+        assert_eq!(error["code"], 50, "{error}");
+        let socket = lab.socket().display().to_string();
+        assert_eq!(message(&error), format!("agentSocket is {socket}: no agent answers there"));
+    };
+    no_agent();
+    let process = lab.start_agent().expect("an agent");
+    agent::until(&lab, &process, "the agent is ready", |it| it["ready"] == true);
+    assert_eq!(status(&configuration), Ok(None));
+    let pid = nix::unistd::Pid::from_raw(process.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("it stops");
+    no_agent();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("it goes on");
+    process.kill().expect("kill -9");
+    no_agent();
+    configuration["agentSocket"] = json!("");
+    assert_eq!(status(&configuration), Ok(None), "none is to be there");
+}
+
+#[test]
 fn gc_is_passed_on_to_plugins_that_know_it() {
     let mut lab = Recorded::new();
     lab.node.nad("base", &json!({"cniVersion": "1.1.0", "type": "one"}));
     lab.node.nad("new", &json!({"cniVersion": "1.1.0", "plugins": [{"type": "one"}, {"type": "two"}]}));
+    lab.node.nad("off", &json!({"cniVersion": "1.1.0", "disableGC": true, "plugins": [{"type": "two"}]}));
     lab.node.nad("elsewhere", &json!({"cniVersion": "1.1.0", "type": "not-here"}));
     let (kept, gone) = (lab.node.pod(), lab.node.pod());
     let mut configuration = lab.configuration("1.1.0", "new,new@x,single");
@@ -96,7 +135,11 @@ fn gc_is_passed_on_to_plugins_that_know_it() {
     let calls = lab.calls();
     let dels = ["DEL-net3-one", "DEL-x-two", "DEL-x-one", "DEL-net1-two", "DEL-net1-one", "DEL-eth0-one"];
     assert_eq!(calls[..6], dels);
-    assert_eq!(calls[6..], ["GC--one", "GC--one", "GC--two"], "not of 0.4.0, nor what is not on this node");
+    assert_eq!(
+        calls[6..],
+        ["GC--one", "GC--one", "GC--two"],
+        "not of 0.4.0, nor with disableGC, nor what is not on this node"
+    );
     let mut told = files(&lab.path("calls"));
     told.sort_unstable();
     let told = told.iter().skip(6).map(|name| {
@@ -173,6 +216,9 @@ fn gc_gives_back_addresses_that_nobody_has() {
     let bridge = json!({"cniVersion": "1.0.0", "type": "bridge",
         "ipam": {"type": "host-local", "dataDir": node.ipam(), "subnet": "10.50.0.0/24"}});
     node.nad("bridge", &bridge);
+    let mut off = node.macvlan("n6", "10.70.0.0/24");
+    off = json!({"cniVersion": "1.1.0", "name": "off", "disableGC": true, "plugins": [off]});
+    node.nad("off", &off);
     let (kept, gone) = (node.pod(), node.pod());
     let configuration = node.configuration("1.1.0", "n3");
     for pod in [&kept, &gone] {
@@ -189,6 +235,8 @@ fn gc_gives_back_addresses_that_nobody_has() {
     write("n3/10.30.0.101", &format!("{}\r\nnet9", kept.name));
     write("n3/10.30.0.102", "");
     write("bridge/10.50.0.2", "killed\r\nnet1");
+    // Of whom `disableGC` leaves it to.
+    write("off/10.70.0.2", "killed\r\nnet1");
     // Of a container that the runtime has and netplane did not attach.
     write("n3/10.30.0.103", "stranger\r\nnet7");
     let records = node.records();
@@ -199,7 +247,13 @@ fn gc_gives_back_addresses_that_nobody_has() {
     for file in ["n3/10.30.0.100", "n3/10.30.0.101", "n3/10.30.0.102", "bridge/10.50.0.2"] {
         assert!(!has(file), "{file}");
     }
-    for file in ["n3/10.30.0.2", "default-network/10.20.0.2", "n3/10.30.0.103", "n3/last_reserved_ip.0"] {
+    for file in [
+        "n3/10.30.0.2",
+        "default-network/10.20.0.2",
+        "n3/10.30.0.103",
+        "off/10.70.0.2",
+        "n3/last_reserved_ip.0",
+    ] {
         assert!(has(file), "{file}");
     }
     assert!(!has("n3/10.30.0.3") && !has("default-network/10.20.0.3"), "the pod that is gone");
