@@ -112,7 +112,7 @@ pub enum Warning {
     #[error("network {network}: default-route is asked for on network {other}, too")]
     TwoDefaultRoutes { network: String, other: String },
     /// The standard is silent; plugins that need a device fail by themselves.
-    #[error("network {network}: kubelet gave the pod no device of resource {resource} for it ({looked})")]
+    #[error("network {network}: the pod has no device of resource {resource} left for it ({looked})")]
     NoDevice { network: String, resource: String, looked: String },
 }
 

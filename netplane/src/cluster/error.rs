@@ -63,7 +63,7 @@ pub(super) fn is_transient_status(code: u16) -> bool {
 }
 
 /// An error and its causes in one line, each said once.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

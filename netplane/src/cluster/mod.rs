@@ -6,11 +6,12 @@ mod access;
 mod agent;
 mod api;
 pub mod cache;
+pub mod claims;
 mod error;
 mod objects;
 
 pub use access::Access;
-pub use error::ClusterError;
+pub use error::{ClusterError, chain};
 
 use crate::nad::{Nad, NetworkName};
 use agent::Agent;

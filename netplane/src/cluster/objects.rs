@@ -29,7 +29,7 @@ pub(super) enum Written {
 }
 
 impl Api {
-    fn pods(&self, namespace: &str) -> kube::Api<DynamicObject> {
+    pub(super) fn pods(&self, namespace: &str) -> kube::Api<DynamicObject> {
         let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods");
         kube::Api::namespaced_with(self.client.clone(), namespace, &kind)
     }

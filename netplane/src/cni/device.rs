@@ -4,25 +4,26 @@ use super::config::Config;
 use super::request::{Command, Request};
 use crate::attach::AttachError;
 use crate::attach::plan::{Device, Wanted, Warning};
+use crate::cluster::Cluster;
 use crate::devices::info_file::InfoFiles;
 use crate::devices::{self, Devices, Kubelet, Next};
 
 /// What is needed to give networks their devices.
-pub(super) struct Giver {
+pub(super) struct Giver<'a> {
     /// Absent outside Kubernetes: there is no kubelet that could have given anything.
-    devices: Option<Devices>,
+    devices: Option<Devices<'a>>,
     info_files: InfoFiles,
     /// DEL must not fail because kubelet does not answer.
     may_fail: bool,
 }
 
-impl Giver {
-    pub(super) fn new(request: &Request, config: &Config) -> Self {
+impl<'a> Giver<'a> {
+    pub(super) fn new(request: &Request, config: &Config, cluster: &'a Cluster) -> Self {
         let arg = |name: &str| request.args.get(name).cloned();
         let pod = arg("K8S_POD_NAMESPACE").zip(arg("K8S_POD_NAME"));
         let devices = pod.map(|(namespace, name)| {
             let pod = devices::Pod { namespace, name, uid: arg("K8S_POD_UID") };
-            Devices::new(Kubelet::new(&config.kubelet_dir, devices::DEADLINE), pod)
+            Devices::new(Kubelet::new(&config.kubelet_dir, devices::DEADLINE), cluster, pod)
         });
         let container_id = request.container_id.clone();
         let info_files = InfoFiles { dir: config.device_info_dir.clone(), container_id };
@@ -43,7 +44,7 @@ impl Giver {
                 wanted.overrides.device = Some(Device { resource, id });
                 return Ok(wanted);
             }
-            Some(Ok(Next::None(place))) => format!("looked in {place}"),
+            Some(Ok(Next::None(looked))) => format!("looked in {looked}"),
             Some(Err(error)) if self.may_fail => {
                 return Err(AttachError::Device { network, resource, error });
             }

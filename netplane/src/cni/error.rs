@@ -124,6 +124,7 @@ impl From<&AttachError> for CniError {
             AttachError::Device { error, .. } => match error {
                 // Kubelet may answer the next time.
                 DeviceError::Deadline { .. } | DeviceError::Kubelet { .. } => code::TRY_AGAIN,
+                DeviceError::Cluster(error) => code_of(error),
                 DeviceError::NoUid { .. } => code::ENVIRONMENT,
                 DeviceError::NoKubelet { .. } | DeviceError::Checkpoint { .. } => code::IO,
             },
@@ -158,13 +159,16 @@ impl From<&AttachError> for CniError {
 
 impl From<ClusterError> for CniError {
     fn from(error: ClusterError) -> Self {
-        let code = match &error {
-            error if error.is_transient() => code::TRY_AGAIN,
-            ClusterError::Kubeconfig { .. } => code::INVALID_CONFIG,
-            ClusterError::Name { .. } => code::ENVIRONMENT,
-            _ => code::FAILED,
-        };
-        Self::new(code, error.to_string())
+        Self::new(code_of(&error), error.to_string())
+    }
+}
+
+fn code_of(error: &ClusterError) -> u32 {
+    match error {
+        error if error.is_transient() => code::TRY_AGAIN,
+        ClusterError::Kubeconfig { .. } => code::INVALID_CONFIG,
+        ClusterError::Name { .. } => code::ENVIRONMENT,
+        _ => code::FAILED,
     }
 }
 

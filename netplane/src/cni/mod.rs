@@ -110,7 +110,7 @@ fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Valu
         return Ok(CniResult::default().to_json(config.version));
     };
     let container = container(request, config);
-    let networks = Networks::new(request, config, &pod);
+    let networks = Networks::new(request, config, &pod, &cluster);
     let attached = networks.attach(&cluster, &container, records);
     let attached = attached.inspect_err(|error| pod.report_failure(&cluster, request, error))?;
     if let Err(error) = pod.report(&cluster, &attached) {

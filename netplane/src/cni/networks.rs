@@ -25,7 +25,7 @@ pub(super) struct Networks<'a> {
     request: &'a Request,
     config: &'a Config,
     pod: &'a Pod,
-    devices: RefCell<Giver>,
+    devices: RefCell<Giver<'a>>,
 }
 
 /// The default network, and with `delegates` whatever else is in that list.
@@ -35,8 +35,8 @@ struct ClusterNetworks {
 }
 
 impl<'a> Networks<'a> {
-    pub(super) fn new(request: &'a Request, config: &'a Config, pod: &'a Pod) -> Self {
-        Self { request, config, pod, devices: RefCell::new(Giver::new(request, config)) }
+    pub(super) fn new(request: &'a Request, config: &'a Config, pod: &'a Pod, cluster: &'a Cluster) -> Self {
+        Self { request, config, pod, devices: RefCell::new(Giver::new(request, config, cluster)) }
     }
 
     /// Attaches them. NADs that must be fetched are fetched all at once, while the default network is being
@@ -212,7 +212,7 @@ pub(super) fn guess(
     cluster: &Cluster,
 ) -> Result<Vec<Delegate>, CniError> {
     let Some(pod) = Pod::read(request, config, cluster)? else { return Ok(Vec::new()) };
-    let networks = Networks::new(request, config, &pod);
+    let networks = Networks::new(request, config, &pod, cluster);
     let mut nads = load_nads(config)?;
     let mut names = networks.default_names()?;
     names.extend(networks.other_names()?);

@@ -6,9 +6,11 @@ mod checkpoint;
 pub mod info_file;
 pub mod pod_resources;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
-use std::path::{Path, PathBuf};
+use crate::cluster::claims::{Claim, ClaimedDevice};
+use crate::cluster::{Cluster, ClusterError, PodName};
+use pod_resources::Resources;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The NAD's annotation that names a resource (NPWG standard §3.3, Multus).
@@ -49,6 +51,8 @@ pub enum DeviceError {
         path.display()
     )]
     NoUid { path: PathBuf },
+    #[error("ResourceClaims: {0}")]
+    Cluster(Box<ClusterError>),
 }
 
 /// Kubelet's files on this node.
@@ -73,47 +77,91 @@ impl Kubelet {
 
     /// What kubelet gave the pod: from its socket, else from its checkpoint. A socket that answers wrongly or
     /// not at all is an error and no reason to look further: kubelet is there and knows better.
-    fn allocation(&self, pod: &Pod) -> Result<Found, DeviceError> {
+    fn ask(&self, pod: &Pod) -> Result<Found, DeviceError> {
         let (socket, checkpoint) = (self.socket(), self.checkpoint());
-        if let Some(allocation) = pod_resources::ask(&socket, pod, self.deadline)? {
-            return Ok(Found { allocation, place: Place::Socket(socket) });
+        let found = |allocation, claims, looked| Found {
+            allocation,
+            claims,
+            looked,
+            known: BTreeSet::new(),
+            next: Ask::Claims,
+        };
+        if let Some(Resources { allocation, claims }) = pod_resources::ask(&socket, pod, self.deadline)? {
+            return Ok(found(allocation, claims, format!("kubelet's socket {}", socket.display())));
         }
         match checkpoint::read(&checkpoint, pod)? {
-            Some(allocation) => Ok(Found { allocation, place: Place::Checkpoint(checkpoint) }),
+            Some(allocation) => {
+                let looked = format!("kubelet's checkpoint {}", checkpoint.display());
+                Ok(found(allocation, Vec::new(), looked))
+            }
             None => Err(DeviceError::NoKubelet { socket, checkpoint }),
         }
     }
 }
 
-/// Where was looked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    Socket(PathBuf),
-    Checkpoint(PathBuf),
+/// What is known of a pod's devices so far.
+#[derive(Debug)]
+struct Found {
+    /// What is left of it.
+    allocation: Allocation,
+    /// ResourceClaims that kubelet knows of.
+    claims: Vec<String>,
+    /// Where was looked, for people.
+    looked: String,
+    /// Devices of claims: the same claim may be found twice.
+    known: BTreeSet<(String, String)>,
+    next: Ask,
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let show = |f: &mut fmt::Formatter<'_>, what: &str, path: &Path| {
-            write!(f, "kubelet's {what} {}", path.display())
+/// Where to look when kubelet's devices do not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    /// The ResourceClaims that kubelet names: that needs no look at the pod.
+    Claims,
+    /// Those that the pod's status names.
+    Pod,
+    Nobody,
+}
+
+impl Found {
+    fn take(&mut self, resource: &str) -> Option<String> {
+        self.allocation.get_mut(resource).and_then(VecDeque::pop_front)
+    }
+
+    /// Looks further, in the cluster.
+    fn look_further(&mut self, cluster: &Cluster, pod: &Pod) -> Result<(), ClusterError> {
+        let claims = match self.next {
+            Ask::Claims => {
+                self.next = Ask::Pod;
+                let claim = |name: String| Claim { name, ..Claim::default() };
+                std::mem::take(&mut self.claims).into_iter().map(claim).collect()
+            }
+            Ask::Pod | Ask::Nobody => {
+                self.next = Ask::Nobody;
+                let Pod { namespace, name, uid } = pod.clone();
+                let claims = cluster.claims_of(&PodName { namespace, name, uid })?;
+                let names: Vec<_> = claims.iter().map(|it| it.name.as_str()).collect();
+                self.looked.push_str(&match names.as_slice() {
+                    [] => " and for ResourceClaims of the pod, which has none".to_owned(),
+                    names => format!(" and ResourceClaims {}", names.join(", ")),
+                });
+                claims
+            }
         };
-        match self {
-            Self::Socket(path) => show(f, "socket", path),
-            Self::Checkpoint(path) => show(f, "checkpoint", path),
+        for ClaimedDevice { resource, id } in cluster.claimed_devices(&pod.namespace, &claims)? {
+            if self.known.insert((resource.clone(), id.clone())) {
+                self.allocation.entry(resource).or_default().push_back(id);
+            }
         }
+        Ok(())
     }
 }
 
-#[derive(Debug)]
-struct Found {
-    allocation: Allocation,
-    place: Place,
-}
-
-/// A pod's devices, handed out one after the other. Kubelet is asked when the first one is wanted.
-#[derive(Debug)]
-pub struct Devices {
+/// A pod's devices, handed out one after the other. Kubelet is asked when the first one is wanted, and the
+/// cluster when kubelet has none.
+pub struct Devices<'a> {
     kubelet: Kubelet,
+    cluster: &'a Cluster,
     pod: Pod,
     found: Option<Found>,
 }
@@ -123,26 +171,38 @@ pub struct Devices {
 pub enum Next {
     /// Its ID, as the device plugin named it: a PCI address for SR-IOV.
     Device(String),
-    /// Kubelet gave the pod none, or fewer than it has attachments.
-    None(Place),
+    /// The pod has none, or fewer than it has attachments. Where was looked.
+    None(String),
 }
 
-impl Devices {
-    pub fn new(kubelet: Kubelet, pod: Pod) -> Self {
-        Self { kubelet, pod, found: None }
+impl<'a> Devices<'a> {
+    pub fn new(kubelet: Kubelet, cluster: &'a Cluster, pod: Pod) -> Self {
+        Self { kubelet, cluster, pod, found: None }
     }
 
-    /// The next unused device of a resource.
+    /// The next unused device of a resource: a device plugin's, else a ResourceClaim's.
     ///
     /// # Errors
-    /// Kubelet could not be asked.
+    /// Kubelet or the API server could not be asked.
     pub fn next(&mut self, resource: &str) -> Result<Next, DeviceError> {
         let found = match &mut self.found {
             Some(found) => found,
-            none => none.insert(self.kubelet.allocation(&self.pod)?),
+            none => none.insert(self.kubelet.ask(&self.pod)?),
         };
-        let next = found.allocation.get_mut(resource).and_then(VecDeque::pop_front);
-        Ok(next.map_or_else(|| Next::None(found.place.clone()), Next::Device))
+        loop {
+            if let Some(device) = found.take(resource) {
+                return Ok(Next::Device(device));
+            }
+            if !self.cluster.has_api() || found.next == Ask::Nobody {
+                return Ok(Next::None(found.looked.clone()));
+            }
+            match found.look_further(self.cluster, &self.pod) {
+                Ok(()) => {}
+                // Multus's ClusterRole of old does not let anybody look at claims, and pods need not have any.
+                Err(error @ ClusterError::Forbidden { .. }) => found.looked.push_str(&format!("; {error}")),
+                Err(error) => return Err(DeviceError::Cluster(Box::new(error))),
+            }
+        }
     }
 }
 
@@ -161,6 +221,7 @@ fn add_container(allocation: &mut Allocation, devices: impl Iterator<Item = (Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     pub(super) fn pod() -> Pod {
         Pod { namespace: "core".to_owned(), name: "upf-0".to_owned(), uid: Some("u-1".to_owned()) }
@@ -180,22 +241,24 @@ mod tests {
     fn each_device_is_handed_out_once_and_kubelet_is_asked_once() {
         let folder = tempfile::tempdir().expect("a folder");
         checkpoint(folder.path(), ENTRIES);
-        let mut devices = Devices::new(Kubelet::new(folder.path(), DEADLINE), pod());
+        let cluster = Cluster::new(None, None);
+        let mut devices = Devices::new(Kubelet::new(folder.path(), DEADLINE), &cluster, pod());
         let mut next = |resource: &str| devices.next(resource).expect("known");
         assert_eq!(next("a/x"), Next::Device("1".to_owned()));
         std::fs::remove_dir_all(folder.path().join("device-plugins")).expect("removed");
         assert_eq!(next("a/x"), Next::Device("2".to_owned()));
         assert_eq!(next("a/x"), Next::Device("0".to_owned()));
         for resource in ["a/x", "a/y"] {
-            let Next::None(place) = next(resource) else { panic!("{resource}: a device from nowhere") };
-            assert!(place.to_string().starts_with("kubelet's checkpoint /"), "{place}");
+            let Next::None(looked) = next(resource) else { panic!("{resource}: a device from nowhere") };
+            assert!(looked.starts_with("kubelet's checkpoint /"), "{looked}");
         }
     }
 
     #[test]
     fn nowhere_to_look_names_both_places() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut devices = Devices::new(Kubelet::new(folder.path(), DEADLINE), pod());
+        let cluster = Cluster::new(None, None);
+        let mut devices = Devices::new(Kubelet::new(folder.path(), DEADLINE), &cluster, pod());
         let error = devices.next("a/x").expect_err("no kubelet").to_string();
         assert!(error.contains("pod-resources/kubelet.sock"), "{error}");
         assert!(error.contains("device-plugins/kubelet_internal_checkpoint"), "{error}");
@@ -208,7 +271,8 @@ mod tests {
         let socket = folder.path().join("pod-resources/kubelet.sock");
         std::fs::create_dir(folder.path().join("pod-resources")).expect("a folder");
         drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
-        let mut devices = Devices::new(Kubelet::new(folder.path(), DEADLINE), pod());
+        let cluster = Cluster::new(None, None);
+        let mut devices = Devices::new(Kubelet::new(folder.path(), DEADLINE), &cluster, pod());
         assert_eq!(devices.next("a/x").expect("the checkpoint"), Next::Device("1".to_owned()));
     }
 }

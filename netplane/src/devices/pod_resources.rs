@@ -2,6 +2,7 @@
 //! fields that are used; protobuf skips the others.
 
 use super::{Allocation, DeviceError, Pod, add_container};
+use crate::cluster::chain;
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use std::io;
@@ -59,6 +60,8 @@ pub struct ContainerResources {
     pub name: String,
     #[prost(message, repeated, tag = "2")]
     pub devices: Vec<ContainerDevices>,
+    #[prost(message, repeated, tag = "5")]
+    pub dynamic_resources: Vec<DynamicResource>,
 }
 
 /// Devices of one resource; a resource may come several times, by NUMA node.
@@ -70,11 +73,28 @@ pub struct ContainerDevices {
     pub device_ids: Vec<String>,
 }
 
+/// A ResourceClaim that the container uses (Kubernetes 1.27; on by default since 1.34).
+#[derive(Clone, PartialEq, Message)]
+pub struct DynamicResource {
+    #[prost(string, tag = "2")]
+    pub claim_name: String,
+    #[prost(string, tag = "3")]
+    pub claim_namespace: String,
+}
+
+/// What the pod has.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Resources {
+    pub(super) allocation: Allocation,
+    /// Names of its ResourceClaims, each once, in the order of its containers.
+    pub(super) claims: Vec<String>,
+}
+
 /// What kubelet says that the pod has; `None` if nobody listens on the socket.
 ///
 /// # Errors
 /// No answer in time, or none that can be read.
-pub(super) fn ask(socket: &Path, pod: &Pod, deadline: Duration) -> Result<Option<Allocation>, DeviceError> {
+pub(super) fn ask(socket: &Path, pod: &Pod, deadline: Duration) -> Result<Option<Resources>, DeviceError> {
     let failed =
         |operation, problem: String| DeviceError::Kubelet { socket: socket.to_owned(), operation, problem };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -84,10 +104,10 @@ pub(super) fn ask(socket: &Path, pod: &Pod, deadline: Duration) -> Result<Option
         else {
             return Ok(None);
         };
-        let channel = channel(stream).await.map_err(|error| failed("connect", with_causes(&error)))?;
+        let channel = channel(stream).await.map_err(|error| failed("connect", chain(&error)))?;
         let pods = pods(channel, pod).await;
-        let pods = pods.map_err(|status| failed("list the pods' resources", with_causes(&status)))?;
-        Ok(Some(allocation(pods, pod)))
+        let pods = pods.map_err(|status| failed("list the pods' resources", chain(&status)))?;
+        Ok(Some(resources(pods, pod)))
     };
     runtime.block_on(async {
         let timed_out = |_| DeviceError::Deadline { socket: socket.to_owned(), deadline };
@@ -144,34 +164,25 @@ where
     Q: Message + 'static,
     A: Message + Default + 'static,
 {
-    client.ready().await.map_err(|error| tonic::Status::unavailable(with_causes(&error)))?;
+    client.ready().await.map_err(|error| tonic::Status::unavailable(chain(&error)))?;
     let codec = tonic_prost::ProstCodec::<Q, A>::default();
     let path = PathAndQuery::from_static(method);
     client.unary(tonic::Request::new(request), path, codec).await.map(tonic::Response::into_inner)
 }
 
-fn allocation(pods: Vec<PodResources>, pod: &Pod) -> Allocation {
-    let mut allocation = Allocation::new();
+fn resources(pods: Vec<PodResources>, pod: &Pod) -> Resources {
+    let mut resources = Resources::default();
     let own = pods.into_iter().filter(|it| it.name == pod.name && it.namespace == pod.namespace);
     for container in own.flat_map(|it| it.containers) {
         let devices = container.devices.into_iter().map(|it| (it.resource_name, it.device_ids));
-        add_container(&mut allocation, devices);
-    }
-    allocation
-}
-
-/// Transport errors say what happened in their causes only.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut parts = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !parts.iter().any(|it| it.contains(&text)) {
-            parts.push(text);
+        add_container(&mut resources.allocation, devices);
+        for claim in container.dynamic_resources {
+            if claim.claim_namespace == pod.namespace && !resources.claims.contains(&claim.claim_name) {
+                resources.claims.push(claim.claim_name);
+            }
         }
-        next = cause.source();
     }
-    parts.join(": ")
+    resources
 }
 
 #[cfg(test)]
@@ -194,12 +205,27 @@ mod tests {
         let topology = field(3, &field(1, &[8, 1]));
         let ids = [field(2, b"0000:03:02.3"), field(2, b"0000:03:02.0")].concat();
         let devices = [field(1, b"intel.com/vf"), ids, topology].concat();
-        let container = [field(1, b"c"), field(2, &devices), vec![3 << 3, 7], field(5, &field(2, b"claim"))];
+        let container = [
+            field(1, b"c"),
+            field(2, &devices),
+            vec![3 << 3, 7],
+            field(
+                5,
+                &[
+                    field(1, b"class"),
+                    field(2, b"claim"),
+                    field(3, b"core"),
+                    field(4, &field(1, &field(1, b"cdi"))),
+                ]
+                .concat(),
+            ),
+        ];
         let own = [field(1, b"upf-0"), field(2, b"core"), field(3, &container.concat())].concat();
         let answer = GetPodResourcesResponse::decode(field(1, &own).as_slice()).expect("an answer");
         let pod_resources = answer.pod_resources.expect("a pod");
-        let allocation = allocation(vec![pod_resources], &pod());
-        let ids: Vec<_> = allocation["intel.com/vf"].iter().map(String::as_str).collect();
+        let resources = resources(vec![pod_resources], &pod());
+        assert_eq!(resources.claims, ["claim"]);
+        let ids: Vec<_> = resources.allocation["intel.com/vf"].iter().map(String::as_str).collect();
         assert_eq!(ids, ["0000:03:02.0", "0000:03:02.3"]);
         let all = ListPodResourcesResponse::decode([field(1, &own), field(1, &own)].concat().as_slice());
         assert_eq!(all.expect("an answer").pod_resources.len(), 2);
@@ -214,21 +240,33 @@ mod tests {
             resource_name: resource.to_owned(),
             device_ids: ids.iter().map(|it| (*it).to_owned()).collect(),
         };
-        let container = |devices: Vec<_>| ContainerResources { name: String::new(), devices };
+        let container = |devices: Vec<_>| ContainerResources {
+            name: String::new(),
+            devices,
+            dynamic_resources: Vec::new(),
+        };
         let of = |name: &str, namespace: &str, containers: Vec<_>| PodResources {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             containers,
         };
         let first = container(vec![devices("x", &["9"]), devices("y", &["7"]), devices("x", &["3"])]);
+        let claim = |namespace: &str, name: &str| DynamicResource {
+            claim_name: name.to_owned(),
+            claim_namespace: namespace.to_owned(),
+        };
+        let claims = vec![claim("core", "b"), claim("other", "c"), claim("core", "a")];
+        let first = ContainerResources { dynamic_resources: claims.clone(), ..first };
         let second = container(vec![devices("x", &["5", "1"])]);
+        let second = ContainerResources { dynamic_resources: claims, ..second };
         let stranger = || vec![container(vec![devices("x", &["0"])])];
         let pods = vec![
             of("upf-0", "other", stranger()),
             of("upf-0", "core", vec![first, second]),
             of("upf-1", "core", stranger()),
         ];
-        let allocation = allocation(pods, &pod());
+        let Resources { allocation, claims } = resources(pods, &pod());
+        assert_eq!(claims, ["b", "a"]);
         assert_eq!(allocation["x"], ["3", "9", "1", "5"]);
         assert_eq!(allocation["y"], ["7"]);
     }

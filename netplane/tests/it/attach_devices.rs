@@ -11,17 +11,17 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const VF: &str = "intel.com/vf";
+pub(crate) const VF: &str = "intel.com/vf";
 
 /// [`Recorded`] with NADs `vf` (a list of `one`, which takes its device by capabilities, and of `two`, which
 /// does not) and `plain` (`one` alone), both of the resource `intel.com/vf`.
-struct Lab {
-    recorded: Recorded,
+pub(crate) struct Lab {
+    pub(crate) recorded: Recorded,
     info: PathBuf,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut recorded = Recorded::new();
         recorded.node.args = "K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0;K8S_POD_UID=u-1".to_owned();
         let lab = Self { info: recorded.path("devinfo"), recorded };
@@ -44,7 +44,7 @@ impl Lab {
         std::fs::write(file, nad.to_string()).expect("a NAD");
     }
 
-    fn configuration(&self, kubelet: &Path, networks: &str) -> Value {
+    pub(crate) fn configuration(&self, kubelet: &Path, networks: &str) -> Value {
         let mut configuration = self.recorded.configuration("1.1.0", networks);
         configuration["kubeletDir"] = json!(kubelet);
         configuration["deviceInfoDir"] = json!(self.info);
@@ -52,7 +52,7 @@ impl Lab {
     }
 
     /// `deviceID` of the plugins' configuration for each ADD of `one`.
-    fn device_ids(&self) -> Vec<Value> {
+    pub(crate) fn device_ids(&self) -> Vec<Value> {
         let adds =
             self.recorded.calls().into_iter().filter(|it| it.starts_with("ADD-") && it.ends_with("-one"));
         adds.map(|call| self.recorded.given(&call)["deviceID"].clone()).collect()
@@ -248,7 +248,7 @@ fn a_pod_without_devices_is_attached_all_the_same_unless_that_is_an_error() {
     let error = lab.recorded.node.call("ADD", &pod, &configuration).expect_err("the plugin's");
     assert_eq!(message(&error), "network core/plain: what device?");
     let expected = format!(
-        "network core/plain: kubelet gave the pod no device of resource intel.com/vf for it (looked in kubelet's \
+        "network core/plain: the pod has no device of resource intel.com/vf left for it (looked in kubelet's \
          socket {})",
         socket_in(kubelet.dir()).display()
     );

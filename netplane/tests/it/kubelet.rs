@@ -2,8 +2,8 @@
 //! directory of its own. Its codec is the crate's own; that its messages are kubelet's is a unit test's matter.
 
 use netplane::devices::pod_resources::{
-    ContainerDevices, ContainerResources, GET, GetPodResourcesRequest, GetPodResourcesResponse, LIST,
-    ListPodResourcesRequest, ListPodResourcesResponse, PodResources,
+    ContainerDevices, ContainerResources, DynamicResource, GET, GetPodResourcesRequest,
+    GetPodResourcesResponse, LIST, ListPodResourcesRequest, ListPodResourcesResponse, PodResources,
 };
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -94,12 +94,24 @@ pub(crate) fn pod(namespace: &str, name: &str, containers: &[&[(&str, &[&str])]]
     let container = |(number, it): (usize, &&[(&str, &[&str])])| ContainerResources {
         name: format!("c{number}"),
         devices: it.iter().map(devices).collect(),
+        dynamic_resources: Vec::new(),
     };
     PodResources {
         name: name.to_owned(),
         namespace: namespace.to_owned(),
         containers: containers.iter().enumerate().map(container).collect(),
     }
+}
+
+/// The pod with ResourceClaims of its first container.
+pub(crate) fn claiming(mut pod: PodResources, claims: &[&str]) -> PodResources {
+    let claim = |name: &&str| DynamicResource {
+        claim_name: (*name).to_owned(),
+        claim_namespace: pod.namespace.clone(),
+    };
+    let claims = claims.iter().map(claim).collect();
+    pod.containers.first_mut().expect("a container").dynamic_resources = claims;
+    pod
 }
 
 fn run(listener: std::os::unix::net::UnixListener, answers: Arc<Answers>, stopped: oneshot::Receiver<()>) {
