@@ -21,6 +21,15 @@ pub fn detach(
     records: &RecordStore,
 ) -> Result<(), AttachError> {
     let mut errors = Vec::new();
+    // Those with further plugins in a list go in their place: the later plugins' DELs come first.
+    let alone = record.attachments.iter().filter_map(|it| match it.plugins.as_slice() {
+        [plugin] => Some((it.interface.as_str(), plugin)),
+        _ => None,
+    });
+    if let Err(error) = plugins::builtin::remove_devices(&container.call, &alone.collect::<Vec<_>>()) {
+        // Each attachment's own DEL tries again, and says whose it is.
+        tracing::warn!(%error, "cannot remove the devices together");
+    }
     for attachment in record.attachments.iter().rev() {
         let call = container.call_for(&attachment.interface);
         let failed = run_plugins(&call, &attachment.plugins, attachment.result.as_ref());

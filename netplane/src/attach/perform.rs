@@ -216,13 +216,17 @@ fn attach(
 
 /// The master that the agent attaches to: as configured, else as the built-in plugin finds it.
 fn master_of(delegate: &Delegate, container: &Container) -> Option<String> {
-    let configured = |plugin: &Value| plugin.get("master").and_then(Value::as_str).map(str::to_owned);
+    // Not a name on the node: `linkInContainer`.
+    let inside = |plugin: &Value| plugin.get("linkInContainer") == Some(&Value::Bool(true));
+    let configured =
+        |plugin: &Value| plugin.get("master")?.as_str().filter(|_| !inside(plugin)).map(str::to_owned);
     let configured = delegate.plugins.iter().find_map(configured).filter(|it| !it.is_empty());
     configured.or_else(|| {
         let builtin = delegate.plugins.iter().find(|it| plugins::builtin::is_builtin(it))?;
         plugins::builtin::master_name(builtin)
             .inspect_err(|error| tracing::warn!(%error, container = container.call.container_id, "master"))
             .ok()
+            .flatten()
     })
 }
 

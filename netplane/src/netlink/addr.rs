@@ -1,11 +1,13 @@
 //! Addresses of interfaces.
 
 use super::link::Link;
-use super::socket::{Netlink, NetlinkError};
-use futures::TryStreamExt;
+use super::socket::{Netlink, NetlinkError, Request};
 use ipnet::IpNet;
+use rtnetlink::AddressMessageBuilder;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,18 +26,33 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses.
     pub fn addresses(&self) -> Result<Vec<Address>, NetlinkError> {
-        let request = self.handle.address().get().execute().try_collect::<Vec<_>>();
-        let messages = self.wait(|| "list the addresses".to_owned(), request)?;
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let messages = self.list(|| "list the addresses".to_owned(), request)?;
+        let address = |it: &_| match it {
+            RouteNetlinkMessage::NewAddress(message) => address(message),
+            _ => None,
+        };
         Ok(messages.iter().filter_map(address).collect())
     }
+}
 
-    /// Adds an address.
-    ///
-    /// # Errors
-    /// `EEXIST`: it is there.
-    pub fn add_address(&self, link: &Link, address: IpNet) -> Result<(), NetlinkError> {
-        let request = self.handle.address().add(link.index, address.addr(), address.prefix_len()).execute();
-        self.wait(|| format!("add {address} to {}", link.name), request)
+/// The request to add an address. `EEXIST`: it is there.
+pub(super) fn add(link: &Link, address: IpNet) -> Request {
+    let message = match address {
+        IpNet::V4(it) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(link.index)
+            .address(it.addr(), it.prefix_len())
+            .build(),
+        IpNet::V6(it) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(link.index)
+            .address(it.addr(), it.prefix_len())
+            .build(),
+    };
+    Request {
+        operation: format!("add {address} to {}", link.name),
+        message: RouteNetlinkMessage::NewAddress(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        tolerated: None,
     }
 }
 

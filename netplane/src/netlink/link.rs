@@ -2,12 +2,14 @@
 
 use super::Mac;
 use super::netns::Netns;
-use super::socket::{Netlink, NetlinkError};
-use futures::TryStreamExt;
+use super::socket::{Netlink, NetlinkError, Request};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode,
 };
-use rtnetlink::{LinkMacVlan, LinkUnspec};
+use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// A link as the kernel shows it.
@@ -22,6 +24,8 @@ pub struct Link {
     pub up: bool,
     /// `macvlan`, `veth`, `vlan`, …; empty for physical devices.
     pub kind: String,
+    /// `IFLA_GROUP`: a number by which many can be meant at once; 0 unless somebody sets it.
+    pub group: u32,
 }
 
 /// How macvlan devices under one master talk (`IFLA_MACVLAN_MODE`).
@@ -29,6 +33,7 @@ pub struct Link {
 #[serde(rename_all = "lowercase")]
 pub enum MacvlanMode {
     #[default]
+    #[serde(alias = "")]
     Bridge,
     Private,
     Vepa,
@@ -54,9 +59,9 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses.
     pub fn links(&self) -> Result<Vec<Link>, NetlinkError> {
-        let request = self.handle.link().get().execute().try_collect::<Vec<_>>();
-        let messages = self.wait(|| "list the links".to_owned(), request)?;
-        Ok(messages.iter().map(link).collect())
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let messages = self.list(|| "list the links".to_owned(), request)?;
+        Ok(messages.iter().filter_map(new_link).collect())
     }
 
     /// The link of this name, `None` if there is none.
@@ -64,9 +69,24 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses.
     pub fn link(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        let mut stream = self.handle.link().get().match_name(name.to_owned()).execute();
-        match self.wait(|| format!("find the link {name}"), stream.try_next()) {
-            Ok(message) => Ok(message.as_ref().map(link)),
+        self.one_link(|| format!("find the link {name}"), LinkUnspec::new_with_name(name).build())
+    }
+
+    /// The link with this index, `None` if there is none.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn link_at(&self, index: u32) -> Result<Option<Link>, NetlinkError> {
+        self.one_link(|| format!("find link number {index}"), LinkUnspec::new_with_index(index).build())
+    }
+
+    fn one_link(
+        &self,
+        operation: impl Fn() -> String,
+        message: LinkMessage,
+    ) -> Result<Option<Link>, NetlinkError> {
+        match self.get(operation, RouteNetlinkMessage::GetLink(message)) {
+            Ok(messages) => Ok(messages.iter().find_map(new_link)),
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -94,25 +114,88 @@ impl Netlink {
         if let Some(len) = new.bc_queue_len {
             message = message.append_info_data(InfoMacVlan::BcQueueLen(len));
         }
-        let request = self.handle.link().add(message.build()).execute();
-        self.wait(|| format!("make the macvlan device {}", new.name), request)
+        self.change(vec![Request {
+            operation: format!("make the macvlan device {}", new.name),
+            message: RouteNetlinkMessage::NewLink(message.build()),
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+            tolerated: None,
+        }])
     }
 
-    /// Sets a link up.
+    /// Removes links of this namespace. Those that are gone are no error. Many are removed by one request, as
+    /// a group of their own: the kernel waits for all readers of a device's pointers, and so it waits once.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn set_up(&self, link: &Link) -> Result<(), NetlinkError> {
-        let message = LinkUnspec::new_with_index(link.index).up().build();
-        self.wait(|| format!("set {} up", link.name), self.handle.link().set(message).execute())
+    pub fn delete_links(&self, links: &[&Link]) -> Result<(), NetlinkError> {
+        if let [only] = links {
+            let message = RouteNetlinkMessage::DelLink(LinkUnspec::new_with_index(only.index).build());
+            return self.change(vec![request(format!("remove {}", only.name), message).or(libc::ENODEV)]);
+        }
+        let group = self.free_group()?;
+        let named = links.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+        let mut requests: Vec<_> = links
+            .iter()
+            .map(|it| {
+                let message = LinkUnspec::new_with_index(it.index).link_group(group).build();
+                request(format!("put {} into a group", it.name), RouteNetlinkMessage::SetLink(message))
+                    .or(libc::ENODEV)
+            })
+            .collect();
+        let message = LinkMessageBuilder::<LinkUnspec>::default().link_group(group).build();
+        requests
+            .push(request(format!("remove {named}"), RouteNetlinkMessage::DelLink(message)).or(libc::ENODEV));
+        self.change(requests)
     }
 
-    /// Removes a link.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn delete_link(&self, link: &Link) -> Result<(), NetlinkError> {
-        self.wait(|| format!("remove {}", link.name), self.handle.link().del(link.index).execute())
+    /// A group that no link here is in. Two callers at the same time may find the same one: what is in it is
+    /// to be removed by either.
+    fn free_group(&self) -> Result<u32, NetlinkError> {
+        /// "np", and room for numbers.
+        const FIRST: u32 = 0x6e70_0000;
+        let used: BTreeSet<u32> = self.links()?.iter().map(|it| it.group).collect();
+        Ok((FIRST..).find(|it| !used.contains(it)).unwrap_or(FIRST))
+    }
+}
+
+/// The request to set a link up, promiscuous on demand.
+pub(super) fn up(link: &Link, promiscuous: bool) -> Request {
+    let mut message = LinkUnspec::new_with_index(link.index).up();
+    if promiscuous {
+        message = message.promiscuous(true);
+    }
+    request(format!("set {} up", link.name), RouteNetlinkMessage::SetLink(message.build()))
+}
+
+/// The request that makes the kernel announce IPv4 addresses by gratuitous ARP whenever the link comes up
+/// (`net.ipv4.conf.*.arp_notify`): switches and neighbours learn of them at once.
+pub(super) fn announce(link: &Link) -> Request {
+    /// `IPV4_DEVCONF_ARP_NOTIFY` of linux/ip.h.
+    const ARP_NOTIFY: u16 = 22;
+    /// `IFLA_INET_CONF` of linux/if_link.h.
+    const INET_CONF: u16 = 1;
+    const AF_INET: u16 = 2;
+    let value = attribute(AF_INET, &attribute(INET_CONF, &attribute(ARP_NOTIFY, &1_u32.to_ne_bytes())));
+    let message = LinkUnspec::new_with_index(link.index)
+        .append_extra_attribute(LinkAttribute::AfSpecUnknown(value))
+        .build();
+    request(format!("have {} announce its addresses", link.name), RouteNetlinkMessage::SetLink(message))
+}
+
+/// A netlink attribute whose value's length is a multiple of four.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+    [&length.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
+}
+
+fn request(operation: String, message: RouteNetlinkMessage) -> Request {
+    Request { operation, message, flags: 0, tolerated: None }
+}
+
+fn new_link(message: &RouteNetlinkMessage) -> Option<Link> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(link(message)),
+        _ => None,
     }
 }
 
@@ -124,11 +207,13 @@ fn link(message: &LinkMessage) -> Link {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         kind: String::new(),
+        group: 0,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::Address(bytes) => {
                 link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac::new);
             }

@@ -2,7 +2,7 @@
 //! a time, under the names that people and the kernel use.
 
 pub mod addr;
-pub mod arp;
+pub mod configure;
 pub mod link;
 pub mod neigh;
 pub mod netns;

@@ -1,12 +1,12 @@
 //! Neighbours: what the kernel knows of MAC addresses on a link, and asking it to find out.
 
 use super::Mac;
-use super::socket::{Netlink, NetlinkError};
-use futures::TryStreamExt;
-use rtnetlink::packet_core::DefaultNla;
+use super::socket::{Netlink, NetlinkError, Request};
+use rtnetlink::packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::IpAddr;
 
 /// An entry of the neighbour table.
@@ -29,8 +29,12 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses.
     pub fn neighbours(&self) -> Result<Vec<Neighbour>, NetlinkError> {
-        let request = self.handle.neighbours().get().execute().try_collect::<Vec<_>>();
-        let messages = self.wait(|| "list the neighbours".to_owned(), request)?;
+        let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        let messages = self.list(|| "list the neighbours".to_owned(), request)?;
+        let neighbour = |it: &_| match it {
+            RouteNetlinkMessage::NewNeighbour(message) => neighbour(message),
+            _ => None,
+        };
         Ok(messages.iter().filter_map(neighbour).collect())
     }
 
@@ -40,21 +44,34 @@ impl Netlink {
     /// # Errors
     /// The interface is gone or down.
     pub fn resolve(&self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
-        let mut managed = self.request(index, address, NeighbourFlags::Use);
+        let mut managed = request(index, address, NeighbourFlags::empty());
         let flags = DefaultNla::new(NDA_FLAGS_EXT, NTF_EXT_MANAGED.to_ne_bytes().to_vec());
-        managed.message_mut().attributes.push(NeighbourAttribute::Other(flags));
-        managed.message_mut().header.flags = NeighbourFlags::empty();
-        let operation = || format!("resolve {address}");
-        match self.wait(operation, managed.execute()) {
-            // An older kernel does not know the attribute; one that knows it may still want the other way.
-            Err(_) => self.wait(operation, self.request(index, address, NeighbourFlags::Use).execute()),
-            done => done,
-        }
+        managed.attributes.push(NeighbourAttribute::Other(flags));
+        let change = |message| {
+            self.change(vec![Request {
+                operation: format!("resolve {address}"),
+                message: RouteNetlinkMessage::NewNeighbour(message),
+                flags: NLM_F_CREATE | NLM_F_REPLACE,
+                tolerated: None,
+            }])
+        };
+        // An older kernel does not know the attribute; one that knows it may still want the other way.
+        change(managed).or_else(|_| change(request(index, address, NeighbourFlags::Use)))
     }
+}
 
-    fn request(&self, index: u32, address: IpAddr, flags: NeighbourFlags) -> rtnetlink::NeighbourAddRequest {
-        self.handle.neighbours().add(index, address).state(NeighbourState::None).flags(flags).replace()
-    }
+fn request(index: u32, address: IpAddr, flags: NeighbourFlags) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    let (family, destination) = match address {
+        IpAddr::V4(it) => (AddressFamily::Inet, NeighbourAddress::Inet(it)),
+        IpAddr::V6(it) => (AddressFamily::Inet6, NeighbourAddress::Inet6(it)),
+    };
+    message.header.family = family;
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::None;
+    message.header.flags = flags;
+    message.attributes.push(NeighbourAttribute::Destination(destination));
+    message
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {

@@ -6,7 +6,7 @@ use super::link::Link;
 use super::neigh::Neighbour;
 use super::netns::Netns;
 use super::route::Route;
-use super::socket::{Netlink, NetlinkError, OpenError};
+use super::socket::{Changes, Netlink, NetlinkError, OpenError};
 use rtnetlink::MulticastGroup;
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ pub enum Scope {
 #[derive(Debug)]
 pub struct Observer {
     netlink: Netlink,
+    changes: Changes,
     scope: Scope,
 }
 
@@ -52,7 +53,8 @@ impl Observer {
                 MulticastGroup::Ipv6Route,
             ],
         };
-        Ok(Self { netlink: Netlink::open_with(netns, groups)?, scope })
+        // Two sockets: answers must not be lost when changes overrun.
+        netns.visit(|| Ok(Self { changes: Changes::here(groups)?, netlink: Netlink::here()?, scope }))?
     }
 
     /// Requests in the same namespace.
@@ -80,6 +82,6 @@ impl Observer {
 
     /// Waits until something may have changed, or for `at_most`.
     pub fn wait(&mut self, at_most: Duration) -> bool {
-        self.netlink.wait_for_change(at_most)
+        self.changes.wait(at_most)
     }
 }

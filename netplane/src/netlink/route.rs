@@ -1,14 +1,15 @@
 //! Unicast routes of the main table.
 
 use super::link::Link;
-use super::socket::{Netlink, NetlinkError};
-use futures::TryStreamExt;
+use super::socket::{Netlink, NetlinkError, Request};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_core::NLM_F_CREATE;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType, RouteVia,
 };
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A route out of one interface. Multipath routes are not among these.
@@ -52,8 +53,12 @@ impl Netlink {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
-            let request = self.handle.route().get(message).execute().try_collect::<Vec<_>>();
-            routes.extend(self.wait(|| "list the routes".to_owned(), request)?);
+            let request = RouteNetlinkMessage::GetRoute(message);
+            let messages = self.list(|| "list the routes".to_owned(), request)?;
+            routes.extend(messages.into_iter().filter_map(|it| match it {
+                RouteNetlinkMessage::NewRoute(message) => Some(message),
+                _ => None,
+            }));
         }
         Ok(routes)
     }
@@ -68,27 +73,8 @@ impl Netlink {
         destination: IpNet,
         gateway: Option<IpAddr>,
     ) -> Result<(), NetlinkError> {
-        let message = match (destination, gateway) {
-            (IpNet::V4(destination), Some(IpAddr::V4(gateway))) => {
-                route_v4(link, destination).gateway(gateway).build()
-            }
-            (IpNet::V4(destination), Some(IpAddr::V6(gateway))) => {
-                route_v4(link, destination).via(gateway).build()
-            }
-            (IpNet::V4(destination), None) => route_v4(link, destination).scope(RouteScope::Link).build(),
-            (IpNet::V6(destination), Some(IpAddr::V6(gateway))) => {
-                route_v6(link, destination).gateway(gateway).build()
-            }
-            (IpNet::V6(destination), _) => route_v6(link, destination).build(),
-        };
-        let shown = || match gateway {
-            Some(gateway) => format!("add the route to {destination} via {gateway} on {}", link.name),
-            None => format!("add the route to {destination} on {}", link.name),
-        };
-        match self.wait(shown, self.handle.route().add(message).execute()) {
-            Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
-            other => other,
-        }
+        let new = NewRoute { destination, gateway, ..NewRoute::default() };
+        self.change(vec![add(link, &new)])
     }
 
     /// Removes a route, or one hop of a multipath route.
@@ -108,10 +94,77 @@ impl Netlink {
             (IpNet::V6(destination), _) => route_v6(link, destination).build(),
         };
         // Any protocol and scope: what is deleted may have been made by the kernel or by anybody.
-        message.header.protocol = rtnetlink::packet_route::route::RouteProtocol::Unspec;
+        message.header.protocol = RouteProtocol::Unspec;
         message.header.scope = RouteScope::NoWhere;
-        let request = self.handle.route().del(message).execute();
-        self.wait(|| format!("remove the route to {} on {}", route.destination, link.name), request)
+        self.change(vec![Request {
+            operation: format!("remove the route to {} on {}", route.destination, link.name),
+            message: RouteNetlinkMessage::DelRoute(message),
+            flags: 0,
+            tolerated: None,
+        }])
+    }
+}
+
+/// A route to be made. What is absent is the kernel's choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewRoute {
+    pub destination: IpNet,
+    /// Absent: on link.
+    pub gateway: Option<IpAddr>,
+    /// Bytes (`RTAX_MTU`).
+    pub mtu: Option<u32>,
+    /// Bytes (`RTAX_ADVMSS`).
+    pub advmss: Option<u32>,
+    /// `RTA_PRIORITY`, lower is better.
+    pub priority: Option<u32>,
+    /// Absent: the main table.
+    pub table: Option<u32>,
+    /// `rtm_scope`. Absent: link for IPv4 without a gateway, else global.
+    pub scope: Option<u8>,
+}
+
+/// The request to add a route out of `link`. One that is there is no error.
+pub(super) fn add(link: &Link, new: &NewRoute) -> Request {
+    let NewRoute { destination, gateway, mtu, advmss, priority, table, scope } = *new;
+    let mut message = match (destination, gateway) {
+        (IpNet::V4(destination), Some(IpAddr::V4(gateway))) => {
+            route_v4(link, destination).gateway(gateway).build()
+        }
+        (IpNet::V4(destination), Some(IpAddr::V6(gateway))) => {
+            route_v4(link, destination).via(gateway).build()
+        }
+        (IpNet::V4(destination), None) => route_v4(link, destination).scope(RouteScope::Link).build(),
+        (IpNet::V6(destination), Some(IpAddr::V6(gateway))) => {
+            route_v6(link, destination).gateway(gateway).build()
+        }
+        (IpNet::V6(destination), _) => route_v6(link, destination).build(),
+    };
+    // As `ip route add` and the reference plugins: not a routing daemon's.
+    message.header.protocol = RouteProtocol::Boot;
+    if let Some(scope) = scope {
+        message.header.scope = RouteScope::from(scope);
+    }
+    if let Some(table) = table {
+        message.header.table = u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
+        message.attributes.push(RouteAttribute::Table(table));
+    }
+    message.attributes.extend(priority.map(RouteAttribute::Priority));
+    let metrics = [mtu.map(RouteMetric::Mtu), advmss.map(RouteMetric::Advmss)];
+    let metrics: Vec<_> = metrics.into_iter().flatten().collect();
+    if !metrics.is_empty() {
+        message.attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    let operation = match gateway {
+        Some(gateway) => format!("add the route to {destination} via {gateway} on {}", link.name),
+        None => format!("add the route to {destination} on {}", link.name),
+    };
+    Request {
+        operation,
+        message: RouteNetlinkMessage::NewRoute(message),
+        // Not exclusive: as with the reference plugins, the route of a later network is put before one to the
+        // same destination for IPv4, and beside it for IPv6.
+        flags: NLM_F_CREATE,
+        tolerated: Some(libc::EEXIST),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the kernel says of XDP on a device (IFLA_XDP).
 
-use futures::TryStreamExt;
+use super::socket::Netlink;
+use rtnetlink::LinkUnspec;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
 use std::io;
 
@@ -20,30 +22,15 @@ pub struct Attached {
 /// # Errors
 /// No netlink, or no such device.
 pub fn attached(ifindex: u32) -> io::Result<Attached> {
-    // A runtime of its own on a thread of its own: the caller may be inside one.
-    std::thread::scope(|scope| {
-        let query = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-            runtime.block_on(query(ifindex))
-        };
-        scope.spawn(query).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-async fn query(ifindex: u32) -> io::Result<Attached> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let request = async {
-        let mut links = handle.link().get().match_index(ifindex).execute();
-        links
-            .try_next()
-            .await
-            .map_err(io::Error::other)?
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
-    };
-    let link = tokio::select! {
-        link = request => link?,
-        () = connection => return Err(io::Error::other("the netlink connection ended")),
-    };
+    let netlink = Netlink::here().map_err(io::Error::other)?;
+    let request = RouteNetlinkMessage::GetLink(LinkUnspec::new_with_index(ifindex).build());
+    let answer = netlink.get(|| format!("find link number {ifindex}"), request);
+    let messages = answer.map_err(|error| error.source)?;
+    let link = messages.into_iter().find_map(|it| match it {
+        RouteNetlinkMessage::NewLink(link) => Some(link),
+        _ => None,
+    });
+    let link = link.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let attributes = link.attributes.iter().find_map(|it| match it {
         LinkAttribute::Xdp(attributes) => Some(attributes.as_slice()),
         _ => None,

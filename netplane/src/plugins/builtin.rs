@@ -1,29 +1,29 @@
 //! macvlan with host-local addresses, as one plugin call without another process.
 
 use super::ipam::audit;
-use super::ipam::host_local::{self, Allocation, HostLocalError, Request};
+use super::ipam::host_local::{self, Allocation, HostLocalError, Request, RouteDetails};
+use super::ipam::resolv_conf;
 use super::macvlan::{self, MacvlanError};
-use super::result::{CniResult, Interface, Ip, Route};
+use super::result::{CniResult, Dns, Interface, Ip, Route};
 use super::{Call, PluginError, code};
+use crate::netlink::configure::Setup;
 use crate::netlink::netns::{Netns, NetnsError};
-use crate::netlink::socket::Netlink;
+use crate::netlink::route::NewRoute;
+use crate::netlink::socket::{Netlink, OpenError};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io;
 use std::net::IpAddr;
 
-/// Keys of the reference plugins that only they obey, where they are set.
-const FOREIGN_KEYS: [&str; 3] = ["/linkInContainer", "/promisc", "/ipam/resolvConf"];
-
-/// Whether a configuration is for the process itself: macvlan with host-local or no addresses, unless it
-/// has keys of [`FOREIGN_KEYS`] or `"netplane": {"builtin": false}` asks for the programs.
+/// Whether a configuration is for the process itself: macvlan with host-local or no addresses, unless
+/// `"netplane": {"builtin": false}` asks for the programs.
 pub fn is_builtin(config: &Value) -> bool {
     let text = |pointer: &str| config.pointer(pointer).and_then(Value::as_str);
     let ipam = text("/ipam/type").unwrap_or_default();
     text("/type") == Some("macvlan")
         && matches!(ipam, "" | "host-local")
         && config.pointer("/netplane/builtin") != Some(&Value::Bool(false))
-        && !FOREIGN_KEYS.iter().filter_map(|it| config.pointer(it)).any(is_set)
 }
 
 /// `"netplane": {"builtin": true}` is for configurations that must not be run by a program.
@@ -34,18 +34,11 @@ pub fn check_demand(config: &Value) -> Result<(), PluginError> {
     if config.pointer("/netplane/builtin") != Some(&Value::Bool(true)) || is_builtin(config) {
         return Ok(());
     }
-    let of = |pointer: &'static str| Some((pointer, config.pointer(pointer)?)).filter(|(_, it)| is_set(it));
-    let foreign = FOREIGN_KEYS.iter().find_map(|it| of(it));
-    let wrong_type = of("/type").filter(|(_, it)| *it != "macvlan");
-    let (key, value) = wrong_type.or(foreign).or_else(|| of("/ipam/type")).unwrap_or(("/type", &Value::Null));
-    let key = key.trim_start_matches('/').replace('/', ".");
+    let of = |pointer| config.pointer(pointer).unwrap_or(&Value::Null);
+    let wrong_type = of("/type") != "macvlan";
+    let (key, value) = if wrong_type { ("type", of("/type")) } else { ("ipam.type", of("/ipam/type")) };
     let message = format!("{key} is {value}: not built in, which netplane.builtin asks for");
     Err(PluginError::new(code::UNSUPPORTED_FIELD, message))
-}
-
-/// Go's plugins take an empty value for an absent one.
-fn is_set(value: &Value) -> bool {
-    !(value.is_null() || *value == Value::Bool(false) || *value == Value::String(String::new()))
 }
 
 /// The parts of a configuration.
@@ -53,32 +46,73 @@ struct Parts {
     network: String,
     macvlan: macvlan::Config,
     ipam: Option<host_local::Config>,
-    /// `runtimeConfig` of the capabilities `ips` and `mac`.
+    /// Addresses asked for, by `args.cni.ips` and the capability `ips`.
     ips: Vec<String>,
+    /// MAC asked for, by `args.cni.mac` and before that by the capability `mac`.
     mac: Option<String>,
 }
 
 impl Parts {
     fn parse(config: &Value) -> Result<Self, PluginError> {
-        let wrong = |key: &str, error: serde_json::Error| {
-            PluginError::new(code::INVALID_CONFIG, format!("macvlan configuration: {key}: {error}"))
-        };
-        let macvlan = macvlan::Config::deserialize(config).map_err(|it| wrong("plugin", it))?;
-        let ipam = config.get("ipam").filter(|it| it.get("type").is_some());
-        let ipam = ipam.map(host_local::Config::deserialize).transpose().map_err(|it| wrong("ipam", it))?;
+        let macvlan = macvlan::Config::deserialize(config);
+        let macvlan = macvlan.map_err(|it| wrong("plugin", &it))?;
+        let ipam = config.get("ipam").filter(|it| !it["type"].as_str().unwrap_or_default().is_empty());
+        let mut ipam =
+            ipam.map(host_local::Config::deserialize).transpose().map_err(|it| wrong("ipam", &it))?;
         let network = config.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let ips = config.pointer("/runtimeConfig/ips").map(Vec::<String>::deserialize).transpose();
-        let ips = ips.map_err(|it| wrong("runtimeConfig.ips", it))?.unwrap_or_default();
-        let mac = config.pointer("/runtimeConfig/mac").and_then(Value::as_str).map(str::to_owned);
-        if let Some(ipam) = &ipam {
+        if let Some(ipam) = &mut ipam {
+            ipam.runtime_ranges = part(config, "/runtimeConfig/ipRanges")?;
             ipam.validate(&network).map_err(|it| ipam_error(&it))?;
         }
+        let mut ips: Vec<String> = part(config, "/args/cni/ips")?;
+        ips.extend(part::<Vec<String>>(config, "/runtimeConfig/ips")?);
+        let mac: Option<String> = part(config, "/runtimeConfig/mac")?;
+        let mac = mac.filter(|it| !it.is_empty()).or(part(config, "/args/cni/mac")?);
         Ok(Self { network, macvlan, ipam, ips, mac })
+    }
+
+    /// What `CNI_ARGS` ask for beside it: `IP` and `MAC`, where no capability gives another MAC.
+    fn with_args(mut self, call: &Call) -> Self {
+        let arg = |name: &str| {
+            let pairs = call.args.split(';').filter_map(|it| it.split_once('='));
+            pairs.into_iter().find(|(key, _)| *key == name).map(|(_, it)| it.to_owned())
+        };
+        if let Some(ip) = arg("IP").filter(|it| !it.is_empty()) {
+            self.ips.insert(0, ip);
+        }
+        self.mac = self.mac.filter(|it| !it.is_empty()).or_else(|| arg("MAC"));
+        self
     }
 
     fn request<'a>(&'a self, call: &'a Call) -> Request<'a> {
         Request { network: &self.network, container_id: &call.container_id, interface: &call.interface }
     }
+
+    /// `dns` of the plugin, else what host-local reads from `resolvConf`.
+    fn dns(&self) -> Result<Dns, PluginError> {
+        let path = self.ipam.as_ref().and_then(|it| it.resolv_conf.as_deref());
+        match path.filter(|it| self.macvlan.dns.is_empty() && !it.as_os_str().is_empty()) {
+            None => Ok(self.macvlan.dns.clone()),
+            Some(path) => resolv_conf::read(path).map_err(|error| {
+                PluginError::new(
+                    code::IO,
+                    format!("ipam: resolvConf: cannot read {}: {error}", path.display()),
+                )
+            }),
+        }
+    }
+}
+
+/// A part of a configuration; nothing where it is absent or `null`.
+fn part<T: Default + DeserializeOwned>(config: &Value, pointer: &str) -> Result<T, PluginError> {
+    let value = config.pointer(pointer).filter(|it| !it.is_null());
+    let read = value.map(T::deserialize).transpose();
+    let key = pointer.trim_start_matches('/').replace('/', ".");
+    read.map(Option::unwrap_or_default).map_err(|it| wrong(&key, &it))
+}
+
+fn wrong(key: &str, error: &serde_json::Error) -> PluginError {
+    PluginError::new(code::INVALID_CONFIG, format!("macvlan configuration: {key}: {error}"))
 }
 
 /// Checks a configuration before anything is done.
@@ -89,15 +123,17 @@ pub fn validate(config: &Value) -> Result<(), PluginError> {
     Parts::parse(config).map(drop)
 }
 
-/// The name of the master that a configuration means on this node.
+/// The name of the master that a configuration means on this node; `None`: it is in the container.
 ///
 /// # Errors
 /// There is none.
-pub fn master_name(config: &Value) -> Result<String, PluginError> {
+pub fn master_name(config: &Value) -> Result<Option<String>, PluginError> {
     let parts = Parts::parse(config)?;
-    let host = Netns::current().map_err(|it| netns_error(&it))?;
-    let host = Netlink::open(&host).map_err(|it| PluginError::from_error(code::FAILED, &it))?;
-    macvlan::master(&parts.macvlan, &host).map(|it| it.name).map_err(|it| macvlan_error(&it))
+    if parts.macvlan.link_in_container {
+        return Ok(None);
+    }
+    let host = Netlink::here().map_err(|it| failed(&it))?;
+    macvlan::master(&parts.macvlan, &host).map(|it| Some(it.name)).map_err(|it| macvlan_error(&it))
 }
 
 /// ADD. Addresses first, as they are what runs out; whatever fails gives everything back.
@@ -105,54 +141,89 @@ pub fn master_name(config: &Value) -> Result<String, PluginError> {
 /// # Errors
 /// As the parts say.
 pub fn add(call: &Call, config: &Value) -> Result<CniResult, PluginError> {
-    let parts = Parts::parse(config)?;
+    let parts = Parts::parse(config)?.with_args(call);
     let pod = open_netns(call)?;
+    let dns = parts.dns()?;
     let allocations = match &parts.ipam {
         Some(ipam) => {
             host_local::allocate(ipam, parts.request(call), &parts.ips).map_err(|it| ipam_error(&it))?
         }
         None => Vec::new(),
     };
-    let result = attach(call, &parts, &pod, &allocations);
-    if result.is_err()
+    let attached = attach(call, &parts, &pod, &allocations);
+    if attached.is_err()
         && let Some(ipam) = &parts.ipam
     {
         give_back(host_local::release(ipam, parts.request(call)));
     }
-    result
+    let ip = |it: &Allocation| Ip { address: it.address, gateway: Some(it.gateway), interface: Some(0) };
+    let routes = parts.ipam.iter().flat_map(|it| &it.routes);
+    Ok(CniResult {
+        interfaces: vec![attached?],
+        ips: allocations.iter().map(ip).collect(),
+        routes: routes.map(result_route).collect(),
+        dns,
+    })
 }
 
+/// The device, up and with its addresses and routes.
 fn attach(
     call: &Call,
     parts: &Parts,
     pod: &Netns,
     allocations: &[Allocation],
-) -> Result<CniResult, PluginError> {
-    let host = Netns::current().map_err(|it| netns_error(&it))?;
-    let host = Netlink::open(&host).map_err(|it| PluginError::from_error(code::FAILED, &it))?;
-    let created = macvlan::create(&parts.macvlan, &host, pod, &call.interface, parts.mac.as_deref());
+) -> Result<Interface, PluginError> {
+    let inside = Netlink::open(pod).map_err(|it| failed(&it))?;
+    let created = macvlan::create(&parts.macvlan, pod, &inside, &call.interface, parts.mac.as_deref());
     let created = created.map_err(|it| macvlan_error(&it))?;
-    let addresses: Vec<_> = allocations.iter().map(|it| it.address).collect();
-    let routes = parts.ipam.as_ref().map(|it| it.routes(allocations)).unwrap_or_default();
-    if let Err(error) = macvlan::configure(pod, &created, &addresses, &routes) {
-        give_back(macvlan::delete(pod, &call.interface));
+    let routes = parts.ipam.iter().flat_map(|ipam| {
+        ipam.routes.iter().map(|route| new_route(route, ipam.gateway_of(route, allocations)))
+    });
+    let setup = Setup {
+        addresses: allocations.iter().map(|it| it.address).collect(),
+        routes: routes.collect(),
+        promiscuous: parts.macvlan.promisc,
+    };
+    if let Err(error) = macvlan::configure(pod, &inside, &created, &setup) {
+        give_back(macvlan::delete(&inside, &[&call.interface]));
         return Err(macvlan_error(&error));
     }
-    let interface = Interface {
+    Ok(Interface {
         name: call.interface.clone(),
         mac: created.mac.to_string(),
         mtu: Some(created.link.mtu),
         sandbox: pod.path().display().to_string(),
         ..Interface::default()
-    };
-    let ip = |it: &Allocation| Ip { address: it.address, gateway: Some(it.gateway), interface: Some(0) };
-    let route = |(dst, gw): (ipnet::IpNet, Option<IpAddr>)| Route { dst, gw, more: serde_json::Map::new() };
-    Ok(CniResult {
-        interfaces: vec![interface],
-        ips: allocations.iter().map(ip).collect(),
-        routes: routes.into_iter().map(route).collect(),
-        dns: parts.macvlan.dns.clone(),
     })
+}
+
+fn new_route(route: &host_local::Route, gateway: Option<IpAddr>) -> NewRoute {
+    let RouteDetails { mtu, advmss, priority, table, scope } = route.details;
+    NewRoute { destination: route.dst, gateway, mtu, advmss, priority, table, scope }
+}
+
+/// As it was asked for: a gateway that is the range's is not repeated.
+fn result_route(route: &host_local::Route) -> Route {
+    let more = match serde_json::to_value(route.details) {
+        Ok(Value::Object(more)) => more,
+        _ => serde_json::Map::new(),
+    };
+    Route { dst: route.dst, gw: route.gw, more }
+}
+
+/// Removes the devices of built-in attachments, given by interface and configuration, all at once: the
+/// kernel's wait for one device is as long as for many. Their addresses are still reserved then, and
+/// [`del`] gives them back.
+///
+/// # Errors
+/// Something is there that cannot be removed.
+pub fn remove_devices(call: &Call, attachments: &[(&str, &Value)]) -> Result<(), PluginError> {
+    let built_in = attachments.iter().filter(|(_, config)| is_builtin(config));
+    let names: Vec<_> = built_in.map(|(interface, _)| *interface).collect();
+    // One that is alone is removed as fast by its DEL; without the namespace there is no device.
+    let (2.., Ok(pod)) = (names.len(), open_netns(call)) else { return Ok(()) };
+    let inside = Netlink::open(&pod).map_err(|it| failed(&it))?;
+    macvlan::delete(&inside, &names).map_err(|it| macvlan_error(&it))
 }
 
 /// DEL. What is gone is done.
@@ -162,7 +233,9 @@ fn attach(
 pub fn del(call: &Call, config: &Value) -> Result<(), PluginError> {
     let parts = Parts::parse(config)?;
     let removed = match open_netns(call) {
-        Ok(pod) => macvlan::delete(&pod, &call.interface).map_err(|it| macvlan_error(&it)),
+        Ok(pod) => Netlink::open(&pod)
+            .map_err(|it| failed(&it))
+            .and_then(|inside| macvlan::delete(&inside, &[&call.interface]).map_err(|it| macvlan_error(&it))),
         // The namespace took the device with it.
         Err(_) => Ok(()),
     };
@@ -181,7 +254,7 @@ pub fn check(call: &Call, config: &Value, previous: Option<&CniResult>) -> Resul
     let missing =
         |what: String| Err(PluginError::new(code::FAILED, format!("interface {}: {what}", call.interface)));
     let previous = previous.cloned().unwrap_or_default();
-    let pod = Netlink::open(&open_netns(call)?).map_err(|it| PluginError::from_error(code::FAILED, &it))?;
+    let pod = Netlink::open(&open_netns(call)?).map_err(|it| failed(&it))?;
     let netlink = |it| PluginError::from_error(code::FAILED, &it as &crate::netlink::socket::NetlinkError);
     let Some(link) = pod.link(&call.interface).map_err(netlink)? else {
         return missing("it is not in the container".to_owned());
@@ -253,10 +326,14 @@ fn netns_error(error: &NetnsError) -> PluginError {
     PluginError::from_error(code, error)
 }
 
+fn failed(error: &OpenError) -> PluginError {
+    PluginError::from_error(code::FAILED, error)
+}
+
 fn macvlan_error(error: &MacvlanError) -> PluginError {
     let code = match error {
         MacvlanError::UnknownMaster { .. }
-        | MacvlanError::NoMaster
+        | MacvlanError::NoMaster { .. }
         | MacvlanError::Mtu { .. }
         | MacvlanError::Mac(_) => code::INVALID_CONFIG,
         _ => code::FAILED,
@@ -285,18 +362,10 @@ mod tests {
         for (config, expected) in [
             (json!({"type": "macvlan", "ipam": {"type": "host-local"}}), true),
             (json!({"type": "macvlan"}), true),
-            (
-                json!({"type": "macvlan", "promisc": false, "ipam": {"type": "host-local", "resolvConf": ""}}),
-                true,
-            ),
             (json!({"type": "macvlan", "ipam": {"type": "dhcp"}}), false),
             (json!({"type": "ipvlan", "ipam": {"type": "host-local"}}), false),
             (json!({"type": "macvlan", "netplane": {"builtin": false}}), false),
-            (json!({"type": "macvlan", "linkInContainer": true}), false),
-            (
-                json!({"type": "macvlan", "ipam": {"type": "host-local", "resolvConf": "/etc/resolv.conf"}}),
-                false,
-            ),
+            (json!({"type": "macvlan", "linkInContainer": true}), true),
         ] {
             assert_eq!(is_builtin(&config), expected, "{config}");
         }

@@ -2,25 +2,28 @@
 
 use super::result::Dns;
 use crate::netlink::Mac;
-use crate::netlink::arp::{self, AnnounceError};
+use crate::netlink::configure::{self, Setup};
 use crate::netlink::link::{Link, MacvlanMode, NewMacvlan, parse_mac};
 use crate::netlink::netns::Netns;
 use crate::netlink::socket::{Netlink, NetlinkError, OpenError};
-use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// The plugin's keys in its configuration. Others are the IPAM's or CNI's.
+/// The plugin's keys in its configuration. Others are the IPAM's or CNI's. What is empty or 0 counts as
+/// absent, as for the reference plugin.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
     /// The master; absent: the interface of the default route.
     #[serde(default)]
     pub master: Option<String>,
+    /// The master is in the container, not on the node.
+    #[serde(default)]
+    pub link_in_container: bool,
     #[serde(default)]
     pub mode: MacvlanMode,
-    /// 0 or absent: the master's.
+    /// Absent: the master's.
     #[serde(default)]
     pub mtu: Option<u32>,
     #[serde(default)]
@@ -28,7 +31,10 @@ pub struct Config {
     /// `bcqueuelen`: the reference plugin spells it in lower case.
     #[serde(default, rename = "bcqueuelen")]
     pub bc_queue_len: Option<u32>,
-    /// For the result only, as the reference plugin does.
+    /// Packets for other MACs, too.
+    #[serde(default)]
+    pub promisc: bool,
+    /// For the result only.
     #[serde(default)]
     pub dns: Dns,
 }
@@ -36,10 +42,10 @@ pub struct Config {
 /// Why a device was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum MacvlanError {
-    #[error("master \"{master}\" does not exist on this node")]
-    UnknownMaster { master: String },
-    #[error("no \"master\" is given and this node has no default route to take it from")]
-    NoMaster,
+    #[error("master \"{master}\" does not exist {place}")]
+    UnknownMaster { master: String, place: &'static str },
+    #[error("no \"master\" is given, and there is no default route {place} to take it from")]
+    NoMaster { place: &'static str },
     #[error("mtu {mtu} is larger than master {master}'s, {limit}")]
     Mtu { mtu: u32, master: String, limit: u32 },
     #[error("mac: {0}")]
@@ -50,12 +56,12 @@ pub enum MacvlanError {
     Vanished { name: String },
     #[error("another host has the address {address} (IPv6 duplicate address detection)")]
     Duplicate { address: IpAddr },
+    #[error("IPv6 addresses of {name} are still tentative after {} s", .limit.as_secs())]
+    Tentative { name: String, limit: Duration },
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    #[error(transparent)]
-    Announce(#[from] AnnounceError),
 }
 
 /// A device that was made.
@@ -66,53 +72,64 @@ pub struct Created {
     pub master: String,
 }
 
-/// Which master the configuration means, looked up on the node.
+/// Which master the configuration means, looked up where it is to be: on the node, or in the container.
 ///
 /// # Errors
 /// It does not exist.
-pub fn master(config: &Config, host: &Netlink) -> Result<Link, MacvlanError> {
+pub fn master(config: &Config, netlink: &Netlink) -> Result<Link, MacvlanError> {
+    let place = if config.link_in_container { "in the container" } else { "on this node" };
     if let Some(name) = config.master.as_deref().filter(|it| !it.is_empty()) {
-        return host.link(name)?.ok_or_else(|| MacvlanError::UnknownMaster { master: name.to_owned() });
+        return netlink
+            .link(name)?
+            .ok_or_else(|| MacvlanError::UnknownMaster { master: name.to_owned(), place });
     }
-    let default = host.routes()?.into_iter().filter(|it| it.is_default()).min_by_key(|it| it.metric);
-    let index = default.ok_or(MacvlanError::NoMaster)?.index;
-    host.links()?.into_iter().find(|it| it.index == index).ok_or(MacvlanError::NoMaster)
+    let default = netlink.routes()?.into_iter().filter(|it| it.is_default()).min_by_key(|it| it.metric);
+    let index = default.ok_or(MacvlanError::NoMaster { place })?.index;
+    netlink.link_at(index)?.ok_or(MacvlanError::NoMaster { place })
 }
 
-/// Makes the device `name` in the namespace of `pod`, still down. `mac` overrides the configuration's.
+/// Makes the device `name` in the namespace `pod`, of which `inside` is a socket, still down. `mac` overrides
+/// the configuration's.
 ///
 /// # Errors
 /// As [`MacvlanError`] says; nothing is left behind then.
 pub fn create(
     config: &Config,
-    host: &Netlink,
     pod: &Netns,
+    inside: &Netlink,
     name: &str,
     mac: Option<&str>,
 ) -> Result<Created, MacvlanError> {
-    let master = master(config, host)?;
+    let outside;
+    let masters = if config.link_in_container {
+        inside
+    } else {
+        outside = Netlink::here()?;
+        &outside
+    };
+    let master = master(config, masters)?;
     let mtu = config.mtu.filter(|mtu| *mtu != 0);
     if let Some(mtu) = mtu.filter(|mtu| *mtu > master.mtu) {
         return Err(MacvlanError::Mtu { mtu, master: master.name, limit: master.mtu });
     }
-    let mac = mac.or(config.mac.as_deref()).map(parse_mac).transpose().map_err(MacvlanError::Mac)?;
+    let mac = mac.or(config.mac.as_deref()).filter(|it| !it.is_empty());
     let new = NewMacvlan {
         name,
         master: master.index,
         mode: config.mode,
-        mac,
+        mac: mac.map(parse_mac).transpose().map_err(MacvlanError::Mac)?,
         mtu,
-        bc_queue_len: config.bc_queue_len,
+        bc_queue_len: config.bc_queue_len.filter(|it| *it != 0),
     };
-    match host.create_macvlan(&new, pod) {
+    match masters.create_macvlan(&new, pod) {
         Err(error) if error.errno() == Some(libc::EEXIST) => {
             return Err(MacvlanError::NameTaken { name: name.to_owned() });
         }
         done => done?,
     }
-    let link = Netlink::open(pod)?.link(name)?;
-    let link = link.ok_or_else(|| MacvlanError::Vanished { name: name.to_owned() })?;
-    let mac = link.mac.ok_or_else(|| MacvlanError::Vanished { name: name.to_owned() })?;
+    let vanished = || MacvlanError::Vanished { name: name.to_owned() };
+    let link = inside.link(name)?.ok_or_else(vanished)?;
+    let mac = link.mac.ok_or_else(vanished)?;
     Ok(Created { link, mac, master: master.name })
 }
 
@@ -122,42 +139,33 @@ pub fn create(
 /// An address or route that the kernel refuses, or an IPv6 address that somebody else has.
 pub fn configure(
     pod: &Netns,
+    inside: &Netlink,
     created: &Created,
-    addresses: &[IpNet],
-    routes: &[(IpNet, Option<IpAddr>)],
+    setup: &Setup,
 ) -> Result<(), MacvlanError> {
-    let netlink = Netlink::open(pod)?;
-    for address in addresses {
-        netlink.add_address(&created.link, *address)?;
+    let link = &created.link;
+    if !setup.addresses.iter().any(|it| it.addr().is_ipv6()) {
+        return Ok(inside.set_up(link, setup, true)?);
     }
-    netlink.set_up(&created.link)?;
-    if addresses.iter().any(|it| it.addr().is_ipv6()) {
-        wait_for_dad(&netlink, &created.link)?;
-    }
-    for (destination, gateway) in routes {
-        netlink.add_route(&created.link, *destination, *gateway)?;
-    }
-    for address in addresses {
-        if let IpAddr::V4(address) = address.addr() {
-            arp::announce(pod, created.link.index, created.mac, address)?;
-        }
-    }
-    Ok(())
+    configure::enable_ipv6(pod, &link.name)?;
+    inside.set_up(link, setup, false)?;
+    wait_for_dad(inside, link)?;
+    Ok(inside.add_routes(link, &setup.routes)?)
 }
 
-/// Removes the device. One that is gone, with or without its namespace, is no error.
+/// Removes the macvlan devices with these names, all at once. One that is gone is no error; a device of
+/// another kind that has such a name meanwhile is somebody else's.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn delete(pod: &Netns, name: &str) -> Result<(), MacvlanError> {
-    let netlink = Netlink::open(pod)?;
-    let Some(link) = netlink.link(name)? else {
-        return Ok(());
+pub fn delete(inside: &Netlink, names: &[&str]) -> Result<(), MacvlanError> {
+    let links = match names {
+        [only] => inside.link(only)?.into_iter().collect(),
+        _ => inside.links()?,
     };
-    match netlink.delete_link(&link) {
-        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
-        done => Ok(done?),
-    }
+    let own = |it: &&Link| it.kind == "macvlan" && names.contains(&it.name.as_str());
+    let own: Vec<_> = links.iter().filter(own).collect();
+    if own.is_empty() { Ok(()) } else { Ok(inside.delete_links(&own)?) }
 }
 
 /// Until no address of the link is tentative: packets from such an address are refused (RFC 4862 §5.4).
@@ -172,8 +180,11 @@ fn wait_for_dad(netlink: &Netlink, link: &Link) -> Result<(), MacvlanError> {
         if let Some(duplicate) = own().find(|it| it.duplicate) {
             return Err(MacvlanError::Duplicate { address: duplicate.address.addr() });
         }
-        if !own().any(|it| it.tentative) || start.elapsed() > AT_MOST {
+        if !own().any(|it| it.tentative) {
             return Ok(());
+        }
+        if start.elapsed() > AT_MOST {
+            return Err(MacvlanError::Tentative { name: link.name.clone(), limit: AT_MOST });
         }
         std::thread::sleep(INTERVAL);
     }

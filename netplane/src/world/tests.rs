@@ -25,7 +25,7 @@ fn net(text: &str) -> IpNet {
 
 fn link(index: u32, name: &str) -> Link {
     let mac = Some(Mac::new([2, 0, 0, 0, 0, index as u8]));
-    Link { index, name: name.to_owned(), mac, mtu: 1500, up: true, kind: "veth".to_owned() }
+    Link { index, name: name.to_owned(), mac, mtu: 1500, up: true, kind: "veth".to_owned(), group: 0 }
 }
 
 /// net1 on 10.30.0.0/24, net2 on 10.40.0.0/24 with a default route.

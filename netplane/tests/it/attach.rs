@@ -249,7 +249,7 @@ fn a_default_route_that_is_asked_for_takes_the_others_place() {
     let networks = r#"[{"name":"n3","default-route":["10.30.0.1"]}]"#;
     let configuration = node.configuration("1.1.0", networks);
     let result = node.call("ADD", &pod, &configuration).expect("attached").expect("a result");
-    assert_eq!(pod.ip("route show default").trim(), "default via 10.30.0.1 dev net1 proto static");
+    assert_eq!(pod.ip("route show default").trim(), "default via 10.30.0.1 dev net1");
     assert_eq!(result["routes"], Value::Null, "the default network's result has lost it: {result}");
     node.call("DEL", &pod, &configuration).expect("detached");
 }
@@ -263,7 +263,7 @@ fn a_default_route_that_is_asked_for_is_in_the_results() {
         node.configuration("1.1.0", r#"[{"name":"n6"},{"name":"n3","default-route":["10.30.0.1"]}]"#);
     configuration["clusterNetwork"] = json!("");
     let result = node.call("ADD", &pod, &configuration).expect("attached").expect("a result");
-    assert_eq!(pod.ip("route show default").trim(), "default via 10.30.0.1 dev net2 proto static");
+    assert_eq!(pod.ip("route show default").trim(), "default via 10.30.0.1 dev net2");
     assert_eq!(result["routes"], json!([{ "dst": "0.0.0.0/0", "gw": "10.30.0.1" }]));
     node.call("CHECK", &pod, &configuration).expect("as it was");
     pod.ip("route del default");

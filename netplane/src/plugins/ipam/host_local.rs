@@ -2,8 +2,9 @@
 
 use super::ranges::{Range, RangeConfig, RangeError};
 use super::store::{Owner, Store, StoreError};
+use crate::plugins::lenient;
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -17,28 +18,52 @@ pub struct Config {
     /// One range, the old way.
     #[serde(default)]
     pub subnet: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::address")]
     pub range_start: Option<IpAddr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::address")]
     pub range_end: Option<IpAddr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::address")]
     pub gateway: Option<IpAddr>,
     /// Sets of ranges: one address from each set.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub ranges: Vec<Vec<RangeConfig>>,
-    #[serde(default)]
+    /// Sets that the runtime gives (capability `ipRanges`); they come first.
+    #[serde(skip)]
+    pub runtime_ranges: Vec<Vec<RangeConfig>>,
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub routes: Vec<Route>,
     #[serde(default)]
     pub data_dir: Option<PathBuf>,
+    /// A file like /etc/resolv.conf, for the result's `dns`.
+    #[serde(default)]
+    pub resolv_conf: Option<PathBuf>,
 }
 
 /// A route that the addresses come with.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Route {
     pub dst: IpNet,
     /// Absent: the gateway of the range of the same family.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::address", skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
+    #[serde(flatten)]
+    pub details: RouteDetails,
+}
+
+/// What a route may have since CNI 1.1.0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct RouteDetails {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
 }
 
 /// Why there is no address.
@@ -46,12 +71,16 @@ pub struct Route {
 pub enum HostLocalError {
     #[error(transparent)]
     Range(#[from] RangeError),
+    #[error("ipam: {0} and {1} are in two sets of ranges: an address would be given out from both")]
+    Overlap(IpNet, IpNet),
     #[error("ipam: neither \"subnet\" nor \"ranges\" is given")]
     NoRanges,
     #[error("ipam: network name \"{name}\" cannot be a folder's name")]
     Name { name: String },
     #[error("ipam: the address {address} asked for is in none of the ranges")]
     NotInRanges { address: String },
+    #[error("ipam: {address} is asked for, but its set of ranges has to give another address asked for")]
+    TooMany { address: IpAddr },
     #[error("ipam: the address {address} asked for is in use")]
     InUse { address: IpAddr },
     #[error("ipam: no address left in {range} of network {network}")]
@@ -87,13 +116,22 @@ impl Config {
             range_end: self.range_end,
             gateway: self.gateway,
         });
-        let mut sets: Vec<Vec<RangeConfig>> = single.into_iter().map(|it| vec![it]).collect();
+        let mut sets = self.runtime_ranges.clone();
+        sets.extend(single.map(|it| vec![it]));
         sets.extend(self.ranges.iter().filter(|it| !it.is_empty()).cloned());
         if sets.is_empty() {
             return Err(HostLocalError::NoRanges);
         }
         let check = |set: Vec<RangeConfig>| set.iter().map(Range::new).collect::<Result<Vec<_>, _>>();
-        Ok(sets.into_iter().map(check).collect::<Result<_, _>>()?)
+        let sets: Vec<Vec<Range>> = sets.into_iter().map(check).collect::<Result<_, _>>()?;
+        for (at, set) in sets.iter().enumerate() {
+            let others = sets.get(at + 1..).unwrap_or_default().iter().flatten();
+            let overlap = others.flat_map(|other| set.iter().map(move |it| (it, other)));
+            if let Some((one, other)) = overlap.into_iter().find(|(one, other)| one.overlaps(other)) {
+                return Err(HostLocalError::Overlap(one.subnet, other.subnet));
+            }
+        }
+        Ok(sets)
     }
 
     pub(super) fn data_dir(&self) -> PathBuf {
@@ -109,13 +147,11 @@ impl Config {
         self.sets().map(drop)
     }
 
-    /// The routes, each with the gateway that it goes to.
-    pub fn routes(&self, allocations: &[Allocation]) -> Vec<(IpNet, Option<IpAddr>)> {
-        let own = |dst: &IpNet| {
-            let same = allocations.iter().find(|it| it.address.addr().is_ipv4() == dst.addr().is_ipv4());
-            same.map(|it| it.gateway)
-        };
-        self.routes.iter().map(|it| (it.dst, it.gw.or_else(|| own(&it.dst)))).collect()
+    /// The gateway that a route goes to.
+    pub fn gateway_of(&self, route: &Route, allocations: &[Allocation]) -> Option<IpAddr> {
+        let v4 = route.dst.addr().is_ipv4();
+        let own = || allocations.iter().find(|it| it.address.addr().is_ipv4() == v4).map(|it| it.gateway);
+        route.gw.or_else(own)
     }
 }
 
@@ -130,7 +166,11 @@ pub fn allocate(
 ) -> Result<Vec<Allocation>, HostLocalError> {
     check_name(request.network)?;
     let sets = config.sets()?;
-    let wanted = wanted.iter().map(|it| parse_wanted(it, &sets)).collect::<Result<Vec<_>, _>>()?;
+    let mut wanted = wanted.iter().map(|it| parse_wanted(it, &sets)).collect::<Result<Vec<_>, _>>()?;
+    wanted.dedup();
+    if let Some(address) = more_than_one_of_a_set(&wanted, &sets) {
+        return Err(HostLocalError::TooMany { address });
+    }
     let store = Store::open(&config.data_dir(), request.network)?;
     let owner = Owner { container_id: request.container_id, interface: request.interface };
     if !store.addresses(owner)?.is_empty() {
@@ -154,6 +194,14 @@ pub fn allocate(
         }
     }
     Ok(allocations)
+}
+
+/// Each set gives one address.
+fn more_than_one_of_a_set(wanted: &[IpAddr], sets: &[Vec<Range>]) -> Option<IpAddr> {
+    let of_set = |set: &Vec<Range>| {
+        wanted.iter().copied().filter(|it| set.iter().any(|range| range.contains(*it))).nth(1)
+    };
+    sets.iter().find_map(of_set)
 }
 
 fn allocate_from(
@@ -279,11 +327,27 @@ mod tests {
             allocate(&config, request("abc", "net1"), &["2001:db8::7/64".to_owned()]).expect("two addresses");
         let addresses: Vec<_> = got.iter().map(|it| it.address.to_string()).collect();
         assert_eq!(addresses, ["10.30.0.2/24", "2001:db8::7/64"]);
-        let routes: Vec<_> = config.routes(&got).iter().map(|(dst, gw)| format!("{dst} {gw:?}")).collect();
-        assert_eq!(
-            routes,
-            ["0.0.0.0/0 Some(10.30.0.1)", "::/0 Some(2001:db8::ff)", "10.9.0.0/16 Some(10.30.0.9)"]
+        let gateway = |it| config.gateway_of(it, &got).map(|it| it.to_string()).unwrap_or_default();
+        let gateways: Vec<_> = config.routes.iter().map(gateway).collect();
+        assert_eq!(gateways, ["10.30.0.1", "2001:db8::ff", "10.30.0.9"]);
+    }
+
+    #[test]
+    fn the_runtimes_ranges_come_first_and_none_may_overlap() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = config(
+            folder.path(),
+            serde_json::json!({"subnet": "10.30.0.0/24", "gateway": "", "ranges": [[{"subnet": "10.31.0.0/24"}]]}),
         );
+        let runtime = serde_json::json!([[{"subnet": "10.32.0.0/24"}]]);
+        config.runtime_ranges = serde_json::from_value(runtime).expect("ranges");
+        let got = allocate(&config, request("abc", "net1"), &[]).expect("an address of each");
+        let addresses: Vec<_> = got.iter().map(|it| it.address.to_string()).collect();
+        assert_eq!(addresses, ["10.32.0.2/24", "10.30.0.2/24", "10.31.0.2/24"]);
+        let overlapping = serde_json::json!([[{"subnet": "10.31.0.128/25"}]]);
+        config.runtime_ranges = serde_json::from_value(overlapping).expect("ranges");
+        let error = config.validate("n3").expect_err("overlapping").to_string();
+        assert!(error.contains("10.31.0.128/25 and 10.31.0.0/24"), "{error}");
     }
 
     #[test]
@@ -309,6 +373,10 @@ mod tests {
         assert!(matches!(ask("b", "10.31.0.9"), Err(HostLocalError::NotInRanges { .. })));
         assert!(matches!(ask("b", "10.30.0.1"), Err(HostLocalError::NotInRanges { .. })), "the gateway");
         assert!(matches!(ask("a", "10.30.0.8"), Err(HostLocalError::Twice { .. })));
+        let two = ["10.30.0.10".to_owned(), "10.30.0.11".to_owned()];
+        let error = allocate(&config, request("b", "net1"), &two).expect_err("one set gives one address");
+        assert!(matches!(error, HostLocalError::TooMany { .. }), "{error}");
+        assert_eq!(held(&config, request("b", "net1")).expect("the store"), Vec::<IpAddr>::new());
     }
 
     #[test]

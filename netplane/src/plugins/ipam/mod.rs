@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod host_local;
 mod ranges;
+pub mod resolv_conf;
 mod store;
 
 pub use ranges::{Range, RangeError};

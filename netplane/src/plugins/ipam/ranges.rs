@@ -1,5 +1,6 @@
 //! Ranges of addresses as host-local's configuration describes them.
 
+use crate::plugins::lenient;
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,11 +10,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[serde(rename_all = "camelCase")]
 pub struct RangeConfig {
     pub subnet: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::address")]
     pub range_start: Option<IpAddr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::address")]
     pub range_end: Option<IpAddr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::address")]
     pub gateway: Option<IpAddr>,
 }
 
@@ -76,6 +77,13 @@ impl Range {
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.start.is_ipv4()
             && (number(self.start)..=number(self.end)).contains(&number(address))
+    }
+
+    /// Whether an address is in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.start.is_ipv4() == other.start.is_ipv4()
+            && number(self.start) <= number(other.end)
+            && number(other.start) <= number(self.end)
     }
 
     /// The range's addresses but the gateway, starting behind `last` and going around once.
