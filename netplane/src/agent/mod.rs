@@ -7,6 +7,7 @@ mod core;
 mod ground;
 mod lock;
 mod observers;
+mod reports;
 mod socket;
 pub mod status;
 
@@ -20,6 +21,7 @@ use crate::sources::cluster::{self, Place, View};
 use crate::sources::{Fact, Stop};
 use lock::Lock;
 use observers::Observers;
+use reports::Reports;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,15 +94,20 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
     let mut terminate = signal(SignalKind::terminate()).map_err(io("listen to SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("listen to SIGINT"))?;
     let view = options.cluster.as_ref().map(|_| Arc::new(View::default()));
-    socket::serve(&options.socket, send.clone(), view.clone())?;
+    let reports = options.cluster.as_ref().zip(view.clone());
+    let reports =
+        reports.map(|(place, view)| Arc::new(Reports::new(place.access.clone(), view, &options.record_dir)));
+    socket::serve(&options.socket, send.clone(), view.clone().zip(reports.clone()))?;
     let stop = Stop::default();
     let facts: sources::Send = Arc::new(move |fact| send.send(Event::Fact(fact)).is_ok());
     start_sources(options, &facts, &stop)?;
     let send = facts.clone();
     let follow_cluster = async {
-        match options.cluster.as_ref().zip(view) {
-            Some((place, view)) => cluster::follow(place, &view, &send).await,
-            None => std::future::pending().await,
+        match (&options.cluster, view, reports) {
+            (Some(place), Some(view), Some(reports)) => {
+                cluster::follow(place, &view, &send, &|| reports.recover()).await;
+            }
+            _ => std::future::pending().await,
         }
     };
     let core = Core::new(kernel, Observers::new(facts), options.cluster.is_some())?;

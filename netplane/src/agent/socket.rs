@@ -1,13 +1,15 @@
 //! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status`, and what the plugin asks
 //! for instead of the API server (`cluster/cache.rs`); the session API will be in the same router.
 
+use super::reports::Reports;
 use super::status::Status;
 use super::{AgentError, Event};
-use crate::cluster::cache::{CachedNetwork, CachedPod, STATUS_PATH};
+use crate::cluster::PodName;
+use crate::cluster::cache::{CachedNetwork, CachedPod, PodReport, STATUS_PATH};
 use crate::sources::cluster::{Found, View};
 use axum::extract::{Path as InPath, State};
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) fn serve(
     path: &Path,
     events: mpsc::UnboundedSender<Event>,
-    view: Option<Arc<View>>,
+    cluster: Option<(Arc<View>, Arc<Reports>)>,
 ) -> Result<(), AgentError> {
     let failed =
         |source: io::Error| AgentError::Io { operation: format!("listen on {}", path.display()), source };
@@ -32,12 +34,13 @@ pub(super) fn serve(
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     let mut router = Router::new().route(STATUS_PATH, get(status)).with_state(events);
-    if let Some(view) = view {
+    if let Some((view, reports)) = cluster {
         // Without a cluster nothing of it is known: 404, as for what the watches do not know.
         let cache = Router::new()
             .route("/v1/pods/{namespace}/{name}", get(pod))
             .route("/v1/networks/{namespace}/{name}", get(network));
-        router = router.merge(cache.with_state(view));
+        let taken = Router::new().route("/v1/pods/{namespace}/{name}/report", post(report));
+        router = router.merge(cache.with_state(view)).merge(taken.with_state(reports));
     }
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -65,6 +68,15 @@ async fn network(
     InPath((namespace, name)): InPath<(String, String)>,
 ) -> Result<Json<CachedNetwork>, StatusCode> {
     answer(view.network(&namespace, &name))
+}
+
+async fn report(
+    State(reports): State<Arc<Reports>>,
+    InPath((namespace, name)): InPath<(String, String)>,
+    Json(report): Json<PodReport>,
+) -> StatusCode {
+    let pod = PodName { namespace, name, uid: report.uid.clone() };
+    if reports.take(pod, report) { StatusCode::ACCEPTED } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 fn answer<T>(found: Found<T>) -> Result<Json<T>, StatusCode> {

@@ -7,7 +7,10 @@ use crate::sources::cluster::Place;
 use anyhow::{Context, Result, anyhow};
 
 pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
-    super::log_to_stderr(&arguments.log_level);
+    // kube logs each failed request on its own, beside what we say of it.
+    let level = &arguments.log_level;
+    let quiet = if level.contains("kube_client") { "" } else { ",kube_client=off" };
+    super::log_to_stderr(&format!("{level}{quiet}"));
     if arguments.detach {
         let mut kernel = BpfKernel::open(&arguments.bpffs).map_err(with_remedy)?;
         return kernel.detach_all().map_err(with_remedy);

@@ -34,10 +34,13 @@ impl Access {
     /// # Errors
     /// A file cannot be read or says something else than it should.
     pub fn connect(&self) -> Result<kube::Client, ClusterError> {
-        let api = match self {
-            Self::Kubeconfig(path) => Api::open(path)?,
-            Self::InCluster => Api::open_in_cluster(Path::new(SERVICE_ACCOUNT))?,
-        };
-        Ok(api.client)
+        Ok(self.open()?.client)
+    }
+
+    pub(super) fn open(&self) -> Result<Api, ClusterError> {
+        match self {
+            Self::Kubeconfig(path) => Api::open(path),
+            Self::InCluster => Api::open_in_cluster(Path::new(SERVICE_ACCOUNT)),
+        }
     }
 }

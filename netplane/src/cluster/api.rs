@@ -30,6 +30,8 @@ pub(super) struct Api {
     server: String,
     kubeconfig: PathBuf,
     credentials: String,
+    /// How often a request is tried, at most.
+    pub(super) tries: u32,
 }
 
 impl Api {
@@ -58,7 +60,7 @@ impl Api {
         let credentials = credentials(&mut config.auth_info, path).map_err(failed)?;
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client = Client::try_from(config).map_err(|it| failed(chain(&it)))?;
-        Ok(Self { client, server, kubeconfig: path.to_owned(), credentials })
+        Ok(Self { client, server, kubeconfig: path.to_owned(), credentials, tries: MOST_TRIES })
     }
 
     /// By the service account of the pod that this runs in, at the address that its environment names.
@@ -104,7 +106,7 @@ impl Api {
                 Err(_) => (self.unreachable(what, "it takes too long".to_owned(), tries), None),
             };
             let pause_now = asked.unwrap_or_else(|| jittered(pause));
-            if !error.is_transient() || tries == MOST_TRIES || Instant::now() + pause_now >= deadline {
+            if !error.is_transient() || tries == self.tries || Instant::now() + pause_now >= deadline {
                 return Err(error);
             }
             tracing::debug!(%error, ?pause_now, "trying again");

@@ -9,9 +9,11 @@ pub mod cache;
 pub mod claims;
 mod error;
 mod objects;
+mod report;
 
 pub use access::Access;
 pub use error::{ClusterError, chain};
+pub use report::Reporter;
 
 use crate::nad::{Nad, NetworkName};
 use agent::Agent;
@@ -21,17 +23,12 @@ use futures::StreamExt;
 use objects::Written;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::OnceLock;
-use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// Connections to the API server at a time: each costs the server a TLS handshake, and pods start by the
 /// hundred.
 const MOST_CONNECTIONS: usize = 4;
-
-/// How much longer than for `network-status` an ADD waits for its events.
-const EVENTS_GRACE: Duration = Duration::from_millis(500);
 
 /// Where a pod is from, other than `api`, its UID in the API server is another than the runtime's: the
 /// kubelet's file or URL. Multus asks the same annotation.
@@ -188,31 +185,7 @@ impl Cluster {
                 return Ok(());
             }
             let Some(path) = &self.kubeconfig else { return Ok(()) };
-            let api = self.api(path)?;
-            let uid = report.uid.as_deref();
-            let events = report.events.iter().enumerate().map(async |(number, event)| {
-                if let Err(error) = api.post_event(pod, uid, number, event).await {
-                    tracing::warn!(%error, "event");
-                }
-            });
-            let events =
-                futures::stream::iter(events).buffer_unordered(MOST_CONNECTIONS).collect::<Vec<()>>();
-            let status = async {
-                let Some(status) = &report.network_status else { return Ok(Written::Yes) };
-                api.write_status(pod, uid, status).await
-            };
-            let (mut events, mut status) = (pin!(events), pin!(status));
-            let written = tokio::select! {
-                biased;
-                written = &mut status => {
-                    if tokio::time::timeout(EVENTS_GRACE, events).await.is_err() {
-                        tracing::warn!(%pod, "the events take too long; the pod does not wait for them");
-                    }
-                    written
-                }
-                _ = &mut events => status.await,
-            };
-            if written? == Written::PodGone {
+            if report::write(self.api(path)?, pod, report).await? == Written::PodGone {
                 tracing::warn!(%pod, "the pod is gone; its network-status is not written");
             }
             Ok(())

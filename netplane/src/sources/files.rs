@@ -18,7 +18,7 @@ const REREAD: Duration = Duration::from_secs(2);
 /// Changes that are closer together are one.
 const SETTLE: Duration = Duration::from_millis(10);
 
-type Records = (BTreeMap<String, AttachmentRecord>, Vec<String>);
+pub(crate) type Records = (BTreeMap<String, AttachmentRecord>, Vec<String>);
 
 /// Sends both folders' contents now and after each change, until stopped. Without a directory there are no
 /// NADs where they may come from elsewhere (`optional`); else that is said.
@@ -79,7 +79,7 @@ pub(crate) fn is_change(event: &notify::Result<Event>) -> bool {
 }
 
 /// Complete records by name. A folder that is not there yet has none.
-fn read_records(folder: &Path) -> Records {
+pub(crate) fn read_records(folder: &Path) -> Records {
     let (mut records, mut problems) = Records::default();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -186,41 +186,107 @@ fn nads_of_the_cluster_feed_the_fast_path() {
     agent.terminate().expect("a clean end");
 }
 
+/// A pod in the cluster, and the plugin called for it with nothing but cluster and agent to ask.
+struct Caller<'a> {
+    lab: &'a Lab,
+    configuration: Value,
+    uid: String,
+}
+
+impl<'a> Caller<'a> {
+    fn new(lab: &'a Lab, server: &ApiServer) -> Self {
+        move_nads(lab, server);
+        let known = server.put(pod("core", "upf-0", NODE, &json!({ NETWORKS: "n3, n6" }))).expect("a pod");
+        let configuration = json!({
+            "cniVersion": "1.1.0", "name": "test", "type": "netplane",
+            "clusterNetwork": "core/default-network",
+            "kubeconfig": server.kubeconfig(), "agentSocket": lab.socket(),
+        });
+        let uid = known["metadata"]["uid"].as_str().expect("a UID").to_owned();
+        Self { lab, configuration, uid }
+    }
+
+    /// An agent that knows all that the plugin will ask for.
+    fn agent(&self, server: &ApiServer) -> Process {
+        let agent = start(self.lab, server);
+        for path in ["/v1/pods/core/upf-0", "/v1/networks/core/n6", "/v1/networks/core/default-network"] {
+            until_answer(self.lab, &agent, path, |code, _| code == 200);
+        }
+        agent
+    }
+
+    #[track_caller]
+    fn call(&self, verb: &str, agent: &Process) {
+        let mut command = self.lab.plugin().expect("unshare");
+        command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", "sandbox").env("CNI_IFNAME", "eth0");
+        command.env("CNI_NETNS", self.lab.pod.path()).env("CNI_PATH", "/opt/cni/bin");
+        let pod = "IgnoreUnknown=1;K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0";
+        command.env("CNI_ARGS", format!("{pod};K8S_POD_UID={}", self.uid));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the plugin starts");
+        write!(child.stdin.take().expect("stdin"), "{}", self.configuration).expect("read");
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{verb}: {output:?}\n{}", agent.log_tail());
+    }
+}
+
+/// The interfaces in the pod's `network-status`.
+fn reported(server: &ApiServer) -> Vec<String> {
+    let pod = server.get("pods", "core", "upf-0").expect("the pod");
+    let text = pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"].as_str().unwrap_or("[]");
+    let status: Vec<Value> = serde_json::from_str(text).expect("a list");
+    status.iter().filter_map(|it| it["interface"].as_str().map(str::to_owned)).collect()
+}
+
+#[track_caller]
+fn until_reported(server: &ApiServer, agent: &Process) {
+    let wanted = ["eth0", "net1", "net2"];
+    let probe = || Ok((reported(server) == wanted).then_some(()));
+    wait_for("network-status", LIMIT, probe).unwrap_or_else(|error| panic!("{error}\n{}", agent.log_tail()));
+}
+
 #[test]
 fn with_the_agent_the_plugin_reads_nothing_from_the_api_server() {
     let lab = lab();
     let server = api_server(&lab);
-    move_nads(&lab, &server);
-    let known = server.put(pod("core", "upf-0", NODE, &json!({ NETWORKS: "n3, n6" }))).expect("a pod");
-    let agent = start(&lab, &server);
-    until_answer(&lab, &agent, "/v1/pods/core/upf-0", |code, _| code == 200);
-    until_answer(&lab, &agent, "/v1/networks/core/n6", |code, _| code == 200);
+    let caller = Caller::new(&lab, &server);
+    let agent = caller.agent(&server);
     server.take_journal();
-    let configuration = json!({
-        "cniVersion": "1.1.0", "name": "test", "type": "netplane", "clusterNetwork": "core/default-network",
-        "kubeconfig": server.kubeconfig(), "agentSocket": lab.socket(),
-    });
-    let uid = known["metadata"]["uid"].as_str().expect("a UID");
-    let call = |verb: &str| {
-        let mut command = lab.plugin().expect("unshare");
-        command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", "sandbox").env("CNI_IFNAME", "eth0");
-        command.env("CNI_NETNS", lab.pod.path()).env("CNI_PATH", "/opt/cni/bin");
-        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0;K8S_POD_UID={uid}");
-        command.env("CNI_ARGS", args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the plugin starts");
-        write!(child.stdin.take().expect("stdin"), "{configuration}").expect("read");
-        let output = child.wait_with_output().expect("it ends");
-        assert!(output.status.success(), "{verb}: {output:?}\n{}", agent.log_tail());
-    };
-    call("ADD");
+    caller.call("ADD", &agent);
     let interfaces = lab.pod.interfaces().expect("interfaces");
-    assert!(
-        ["eth0", "net1", "net2"].iter().all(|it| interfaces.iter().any(|found| found == it)),
-        "{interfaces:?}"
-    );
-    let read: Vec<_> = server.journal().into_iter().filter(|it| it.verb == "get").collect();
-    assert!(read.is_empty(), "{read:?}");
-    call("DEL");
+    for wanted in ["eth0", "net1", "net2"] {
+        assert!(interfaces.iter().any(|it| it == wanted), "{interfaces:?}");
+    }
+    until_reported(&server, &agent);
+    wait_for("events", LIMIT, || Ok((server.all("events").len() == 3).then_some(()))).expect("one for each");
+    assert_eq!((server.count("get", ""), server.count("patch", "/status")), (0, 1), "{:?}", server.journal());
+    caller.call("DEL", &agent);
+    agent.terminate().expect("a clean end");
+}
+
+#[test]
+fn an_add_in_an_outage_is_reported_afterwards_even_by_another_agent() {
+    let lab = lab();
+    let server = api_server(&lab);
+    let caller = Caller::new(&lab, &server);
+    let agent = caller.agent(&server);
+    server.down().expect("down");
+    caller.call("ADD", &agent);
+    agent.kill().expect("kill -9");
+    assert_eq!(reported(&server), Vec::<String>::new());
+    server.up().expect("up");
+    let agent = caller.agent(&server);
+    until_reported(&server, &agent);
+    caller.call("DEL", &agent);
+
+    // What has been detached before it could be said is not said.
+    server.put(pod("core", "upf-0", NODE, &json!({ NETWORKS: "n3, n6" }))).expect("without a status");
+    server.down().expect("down");
+    caller.call("ADD", &agent);
+    caller.call("DEL", &agent);
+    server.up().expect("up");
+    let said = || Ok(agent.log_tail().contains("detached or attached anew meanwhile").then_some(()));
+    wait_for("the report is given up", LIMIT, said).unwrap_or_else(|it| panic!("{it}\n{}", agent.log_tail()));
+    assert_eq!(reported(&server), Vec::<String>::new());
     agent.terminate().expect("a clean end");
 }

@@ -23,7 +23,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::Duration;
-use view::Known;
+use view::{Known, PodEntry};
 
 /// Which cluster, and which node this is.
 #[derive(Clone, Debug)]
@@ -43,12 +43,12 @@ const NOT_KEPT: [&str; 3] = [
     "k8s.v1.cni.cncf.io/networks-status",
 ];
 
-/// Follows pods and NADs, for ever.
-pub async fn follow(place: &Place, view: &View, send: &Send) {
-    futures::join!(follow_pods(place, view, send), follow_networks(place, view, send));
+/// Follows pods and NADs, for ever. `pods_listed` is called whenever all pods are known anew.
+pub async fn follow(place: &Place, view: &View, send: &Send, pods_listed: &dyn Fn()) {
+    futures::join!(follow_pods(place, view, send, pods_listed), follow_networks(place, view, send));
 }
 
-async fn follow_pods(place: &Place, view: &View, send: &Send) {
+async fn follow_pods(place: &Place, view: &View, send: &Send, pods_listed: &dyn Fn()) {
     let run = async || -> Failure {
         let client = match place.access.connect() {
             Ok(client) => client,
@@ -56,7 +56,10 @@ async fn follow_pods(place: &Place, view: &View, send: &Send) {
         };
         let of_node = watcher::Config::default().fields(&format!("spec.nodeName={}", place.node));
         let api = Api::<PartialObjectMeta<Pod>>::all(client);
-        let listed = || send(Fact::ClusterProblem("pods", None));
+        let listed = || {
+            pods_listed();
+            send(Fact::ClusterProblem("pods", None))
+        };
         take(watcher::watcher(api, of_node), &view.pods, |it| pod(it.metadata), listed, |_| {}).await
     };
     again_and_again("pods", &view.pods, send, run).await;
@@ -178,10 +181,12 @@ fn annotations(metadata: &mut ObjectMeta) -> BTreeMap<String, String> {
     annotations
 }
 
-fn pod(mut metadata: ObjectMeta) -> Option<(NetworkName, CachedPod)> {
+fn pod(mut metadata: ObjectMeta) -> Option<(NetworkName, PodEntry)> {
+    let has_status =
+        metadata.annotations.as_ref().is_some_and(|it| it.contains_key(NETWORK_STATUS_ANNOTATION));
     let annotations = annotations(&mut metadata);
     let name = NetworkName { namespace: metadata.namespace?, name: metadata.name? };
-    Some((name, CachedPod { uid: metadata.uid?, annotations }))
+    Some((name, PodEntry { pod: CachedPod { uid: metadata.uid?, annotations }, has_status }))
 }
 
 /// A NAD; nothing where `spec.config` is no text: the plugin then asks the server and says so.

@@ -9,8 +9,15 @@ use std::sync::{PoisonError, RwLock};
 #[derive(Debug, Default)]
 pub struct View {
     /// By namespace and name.
-    pub(super) pods: Known<NetworkName, CachedPod>,
+    pub(super) pods: Known<NetworkName, PodEntry>,
     pub(super) networks: Known<NetworkName, CachedNetwork>,
+}
+
+/// A pod, and whether it has a `network-status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PodEntry {
+    pub(super) pod: CachedPod,
+    pub(super) has_status: bool,
 }
 
 /// An answer.
@@ -25,7 +32,16 @@ pub enum Found<T> {
 
 impl View {
     pub fn pod(&self, namespace: &str, name: &str) -> Found<CachedPod> {
-        self.pods.get(&key(namespace, name))
+        match self.pods.get(&key(namespace, name)) {
+            Found::Yes(entry) => Found::Yes(entry.pod),
+            Found::No => Found::No,
+            Found::NotYet => Found::NotYet,
+        }
+    }
+
+    /// Whether this pod is known to have no `network-status`.
+    pub fn lacks_status(&self, namespace: &str, name: &str) -> bool {
+        matches!(self.pods.get(&key(namespace, name)), Found::Yes(entry) if !entry.has_status)
     }
 
     pub fn network(&self, namespace: &str, name: &str) -> Found<CachedNetwork> {
@@ -96,10 +112,12 @@ mod tests {
     fn nothing_is_said_before_the_first_list_and_after_a_refusal() {
         let view = View::default();
         let upf = || CachedPod { uid: "u".to_owned(), annotations: BTreeMap::new() };
+        let entry = PodEntry { pod: upf(), has_status: false };
         assert_eq!(view.pod("core", "upf-0"), Found::NotYet);
-        view.pods.replace([(key("core", "upf-0"), upf())].into(), |_| {});
+        view.pods.replace([(key("core", "upf-0"), entry)].into(), |_| {});
         assert_eq!(view.pod("core", "upf-0"), Found::Yes(upf()));
         assert_eq!(view.pod("core", "upf-1"), Found::No);
+        assert!(view.lacks_status("core", "upf-0") && !view.lacks_status("core", "upf-1"));
         assert_eq!(view.network("core", "n3"), Found::NotYet);
         view.pods.distrust();
         assert_eq!(view.pod("core", "upf-0"), Found::NotYet);
