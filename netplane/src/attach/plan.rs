@@ -160,7 +160,8 @@ pub fn delegate(
         default,
         chained: source.chained,
         version,
-        disable_check: config.get("disableCheck") == Some(&json!(true)),
+        // Plugins check the interface of their name, and a chain has none of its own.
+        disable_check: source.chained || config.get("disableCheck") == Some(&json!(true)),
         disable_gc: config.get("disableGC") == Some(&json!(true)),
         plugins,
         default_route: overrides.default_route,

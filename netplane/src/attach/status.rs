@@ -14,7 +14,16 @@ const ADDED: &str = "AddedInterface";
 /// One entry for each attachment, in their order. Multus has one for each interface of a result instead;
 /// the standard has it so (§5.3).
 pub fn network_status(record: &AttachmentRecord) -> Vec<NetworkStatus> {
-    record.attachments.iter().map(status_of).collect()
+    shown(record).map(status_of).collect()
+}
+
+/// Chained plugins that are no network of the pod's and made nothing of their own, as those of
+/// `auxiliaryCNIChainName`, are nothing to tell. Multus leaves out all empty results.
+fn shown(record: &AttachmentRecord) -> impl Iterator<Item = &Attachment> {
+    let made = |it: &Attachment| {
+        it.result.as_ref().is_some_and(|it| !(it.interfaces.is_empty() && it.ips.is_empty()))
+    };
+    record.attachments.iter().filter(move |it| it.default || it.network.is_some() || made(it))
 }
 
 /// All that there is to say on the pod after an ADD. `uid` is the precondition of the write.
@@ -24,7 +33,7 @@ pub fn report(record: &AttachmentRecord, uid: Option<String>) -> PodReport {
         interface: record.interface.clone(),
         uid,
         network_status: Some(to_annotation(&network_status(record))),
-        events: record.attachments.iter().map(added).collect(),
+        events: shown(record).map(added).collect(),
     }
 }
 
@@ -154,6 +163,33 @@ mod tests {
         assert_eq!(message, "Attached net1 [10.1.0.2/16] to core/old");
         let message = added(&attachment("core/old", json!({}))).message;
         assert_eq!(message, "Attached net1 without an address to core/old");
+    }
+
+    #[test]
+    fn a_chain_that_made_nothing_is_no_attachment_of_the_pod() {
+        let record = |attachments: &[Value]| -> AttachmentRecord {
+            let record = json!({"version": 1, "containerId": "c", "interface": "eth0", "netns": "/n",
+                "complete": true, "attachments": attachments});
+            serde_json::from_value(record).expect("a record")
+        };
+        let one = |more: Value| {
+            let mut value = json!({"label": "x", "interface": "net1", "result": {},
+                "plugins": [{"name": "chain", "type": "tuning"}]});
+            let (Some(all), Value::Object(more)) = (value.as_object_mut(), more) else { panic!("objects") };
+            all.extend(more);
+            value
+        };
+        let made = json!({"interfaces": [{"name": "net9", "sandbox": "/n"}]});
+        let record = record(&[
+            one(json!({"default": true})),
+            one(json!({"network": "core/n3"})),
+            one(json!({"label": "auxiliary"})),
+            one(json!({"result": made})),
+        ]);
+        let names: Vec<_> = network_status(&record).into_iter().map(|it| (it.name, it.interface)).collect();
+        let expected = [("chain", "net1"), ("core/n3", "net1"), ("chain", "net9")];
+        assert_eq!(names, expected.map(|(name, interface)| (name.to_owned(), interface.to_owned())));
+        assert_eq!(report(&record, None).events.len(), 3);
     }
 
     #[test]

@@ -204,6 +204,27 @@ fn what_the_plugins_complain_of_comes_through() {
 }
 
 #[test]
+fn the_auxiliary_chain_tunes_what_the_default_network_has_made() {
+    let mut lab = Debian::new();
+    let pod = lab.node.pod();
+    let dir = tempfile::tempdir().expect("a folder");
+    let ptp = json!({"cniVersion": "1.0.0", "name": "pods", "type": "ptp", "ipam": lab.ipam(&["10.67.0.0/24"], &[])});
+    std::fs::write(dir.path().join("10-ptp.conf"), ptp.to_string()).expect("written");
+    std::fs::create_dir(dir.path().join("vendor-cni-chain")).expect("made");
+    let tuning = json!({"cniVersion": "1.0.0", "name": "twiddle", "type": "tuning",
+        "sysctl": {"net.ipv4.conf.eth0.arp_filter": "1"}});
+    std::fs::write(dir.path().join("vendor-cni-chain/twiddle.conf"), tuning.to_string()).expect("written");
+    let mut configuration = lab.configuration(&json!([]));
+    configuration["clusterNetwork"] = json!(dir.path().join("10-ptp.conf"));
+    configuration["auxiliaryCNIChainName"] = json!("vendor-cni-chain");
+    let result = lab.add(&pod, &configuration);
+    assert_eq!(result["ips"][0]["address"], "10.67.0.2/24");
+    assert_eq!(pod.exec("sysctl -n net.ipv4.conf.eth0.arp_filter").expect("it is there").trim(), "1");
+    configuration["prevResult"] = result;
+    lab.check_and_del(&pod, &configuration);
+}
+
+#[test]
 fn a_configuration_that_is_refused_by_del_as_well_does_not_keep_the_pod_for_ever() {
     let mut lab = Debian::new();
     let pod = lab.node.pod();

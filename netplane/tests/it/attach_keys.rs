@@ -124,6 +124,71 @@ fn an_empty_nad_is_a_file_of_its_name_lists_first() {
 }
 
 #[test]
+fn networks_of_the_configuration_are_nads_first_then_names_then_directories_and_files() {
+    let mut lab = Recorded::new();
+    let dir = tempfile::tempdir().expect("a folder");
+    lab.plugin("three");
+    let config = |kind: &str, name: &str| json!({"cniVersion": "0.4.0", "name": name, "type": kind});
+    let file = dir.path().join("10-other.conf");
+    std::fs::write(&file, config("two", "wanted").to_string()).expect("written");
+    let nad = json!({"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+        "metadata": {"name": "wanted", "namespace": "infra"},
+        "spec": {"config": config("one", "nad").to_string()}});
+    std::fs::write(lab.node.nads().join("wanted.json"), nad.to_string()).expect("a NAD");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    std::fs::write(elsewhere.path().join("20.conf"), config("two", "second").to_string()).expect("written");
+    std::fs::write(elsewhere.path().join("10.conf"), config("three", "first").to_string()).expect("written");
+    for (namespace, network, kind) in [
+        (Some("infra"), json!("wanted"), "one"),
+        (None, json!("wanted"), "two"),
+        (Some("infra"), json!("infra/wanted"), "one"),
+        (None, json!(elsewhere.path()), "three"),
+        (None, json!(elsewhere.path().join("20.conf")), "two"),
+    ] {
+        let pod = lab.node.pod();
+        let mut configuration = lab.configuration("0.4.0", "");
+        configuration["confDir"] = json!(dir.path());
+        configuration["multusNamespace"] = json!(namespace);
+        configuration["clusterNetwork"] = network.clone();
+        configuration["defaultNetworks"] = json!([network]);
+        lab.add(&pod, &configuration);
+        assert_eq!(lab.calls(), [format!("ADD-eth0-{kind}"), format!("ADD-net1-{kind}")]);
+        std::fs::remove_dir_all(lab.path("calls")).expect("removed");
+    }
+    let mut configuration = lab.configuration("0.4.0", "");
+    configuration["clusterNetwork"] = json!("nowhere");
+    let pod = lab.node.pod();
+    let error = lab.node.call("ADD", &pod, &configuration).expect_err("none of these");
+    assert!(message(&error).starts_with("network \"nowhere\": neither a NAD"), "{error}");
+}
+
+#[test]
+fn pods_of_system_namespaces_get_the_default_network_and_what_they_select_only() {
+    let mut lab = Recorded::new();
+    for (systems, namespace, extra) in [
+        (json!(null), "kube-system", false),
+        (json!(null), "core", true),
+        (json!(["core"]), "core", false),
+        (json!(["core"]), "kube-system", true),
+        (json!([]), "kube-system", true),
+    ] {
+        let pod = lab.node.pod();
+        lab.node.args = format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME=x");
+        let mut configuration = lab.configuration("0.4.0", "core/single@own");
+        configuration["clusterNetwork"] = json!("core/single");
+        configuration["defaultNetworks"] = json!(["core/single"]);
+        configuration["systemNamespaces"] = systems;
+        lab.add(&pod, &configuration);
+        let mut expected = vec!["ADD-eth0-one", "ADD-net1-one", "ADD-own-one"];
+        if !extra {
+            expected.remove(1);
+        }
+        assert_eq!(lab.calls(), expected, "{namespace}");
+        std::fs::remove_dir_all(lab.path("calls")).expect("removed");
+    }
+}
+
+#[test]
 fn a_directory_with_our_own_configuration_in_it_ends_in_an_error() {
     let mut lab = Recorded::new();
     let dir = tempfile::tempdir().expect("a folder");
