@@ -222,6 +222,10 @@ mod tests {
         let answer = answer.expect("JSON");
         assert_eq!(answer["cniVersion"], "1.0.0");
         assert_eq!(answer["supportedVersions"], json!(Version::supported()));
+        for (stdin, version) in [("", "1.1.0"), ("{}", "1.1.0"), (r#"{"cniVersion":"9.0.0"}"#, "9.0.0")] {
+            let answer = call(&[("CNI_COMMAND", "VERSION")], stdin).expect("an answer").expect("JSON");
+            assert_eq!(answer["cniVersion"], version, "a runtime of any age may ask");
+        }
     }
 
     #[test]

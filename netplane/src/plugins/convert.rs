@@ -141,6 +141,62 @@ fn route_json(route: &Route, version: Version) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn addresses() -> impl Strategy<Value = IpNet> {
+        let v4 = (any::<u32>(), 0_u8..=32).prop_map(|(it, len)| IpNet::new(IpAddr::V4(it.into()), len));
+        let v6 = (any::<u128>(), 0_u8..=128).prop_map(|(it, len)| IpNet::new(IpAddr::V6(it.into()), len));
+        prop_oneof![v4, v6].prop_map(|it| it.expect("the length fits"))
+    }
+
+    fn results() -> impl Strategy<Value = CniResult> {
+        let interface = ("[a-z]{1,15}", any::<bool>(), proptest::option::of(68_u32..9000));
+        let interface = interface.prop_map(|(name, inside, mtu)| {
+            let sandbox = if inside { "/run/netns/x".to_owned() } else { String::new() };
+            Interface { name, mtu, sandbox, ..Interface::default() }
+        });
+        let ip = (addresses(), any::<bool>(), proptest::option::of(0_usize..4));
+        let ip = ip.prop_map(|(address, has, interface)| Ip {
+            address,
+            gateway: has.then(|| address.network()),
+            interface,
+        });
+        let route = (addresses(), any::<bool>(), proptest::option::of(1_u32..9000));
+        let route = route.prop_map(|(dst, has, mtu)| {
+            let more = mtu.into_iter().map(|it| ("mtu".to_owned(), json!(it))).collect();
+            Route { dst, gw: has.then(|| dst.addr()), more }
+        });
+        let lists = (
+            proptest::collection::vec(interface, 0..4),
+            proptest::collection::vec(ip, 0..5),
+            proptest::collection::vec(route, 0..4),
+        );
+        lists.prop_map(|(interfaces, ips, routes)| CniResult {
+            interfaces,
+            ips,
+            routes,
+            ..CniResult::default()
+        })
+    }
+
+    proptest! {
+        /// What a version has room for comes back as it was, and a second time round nothing more is lost.
+        #[test]
+        fn a_result_survives_each_version(result in results()) {
+            prop_assert_eq!(read(&result.to_json(Version::NEWEST)), result.clone());
+            for version in Version::ALL {
+                let written = result.to_json(version);
+                let again = read(&written);
+                prop_assert_eq!(again.to_json(version), written, "{:?}", version);
+                if version.has_interfaces() {
+                    prop_assert_eq!(&again.ips, &result.ips);
+                } else {
+                    prop_assert!(again.ips.iter().all(|it| result.ips.iter().any(|old| old.address == it.address)));
+                    prop_assert!(again.ips.len() <= 2 && again.routes.len() <= result.routes.len());
+                }
+            }
+        }
+    }
 
     fn read(value: &Value) -> CniResult {
         CniResult::from_json(value, Version::UNSAID).expect("a result")
