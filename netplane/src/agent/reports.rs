@@ -59,7 +59,7 @@ impl Reports {
         tokio::spawn(async move {
             // A newer report of the same pod says it all.
             let wanted = || this.newest(&key).is_none_or(|it| it <= number) && this.is_attached(&report);
-            this.reporter.write(&pod, report.clone(), wanted).await;
+            this.reporter.write(&pod, &report, wanted).await;
             this.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         });
         true

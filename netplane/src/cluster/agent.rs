@@ -9,6 +9,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -24,11 +25,13 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The agent at its socket.
 pub(super) struct Agent {
     socket: PathBuf,
+    /// It failed once, and is not waited for again.
+    lost: AtomicBool,
 }
 
 impl Agent {
     pub(super) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: socket.to_owned(), lost: AtomicBool::new(false) }
     }
 
     /// Whether it answers at all.
@@ -78,11 +81,15 @@ impl Agent {
         &self,
         requests: Vec<Result<Request<Full<Bytes>>, hyper::http::Error>>,
     ) -> Option<Vec<(StatusCode, Bytes)>> {
+        if self.lost.load(Ordering::Relaxed) {
+            return None;
+        }
         let failure: Failure = match tokio::time::timeout(DEADLINE, self.try_exchange(requests)).await {
             Ok(Ok(answers)) => return Some(answers),
             Ok(Err(failure)) => failure,
             Err(_) => format!("no answer within {} ms", DEADLINE.as_millis()).into(),
         };
+        self.lost.store(true, Ordering::Relaxed);
         tracing::warn!(error = %failure, socket = %self.socket.display(), "doing without the agent");
         None
     }

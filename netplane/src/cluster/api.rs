@@ -2,7 +2,7 @@
 //! bounded number of tries for every request.
 
 use super::error::{ClusterError, chain, is_transient_status};
-use kube::config::{AuthInfo, Kubeconfig};
+use kube::config::{AuthInfo, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -38,7 +38,15 @@ impl Api {
     /// Reads the kubeconfig and the files that it names. Nothing is connected yet. Needs a runtime around it.
     pub(super) fn open(path: &Path) -> Result<Self, ClusterError> {
         let failed = |problem: String| ClusterError::Kubeconfig { path: path.to_owned(), problem };
-        let kubeconfig = Kubeconfig::read_from(path).map_err(|it| failed(chain(&it)))?;
+        let kubeconfig = Kubeconfig::read_from(path).map_err(|it| match it {
+            // What the parser says quotes the lines around, and they hold tokens and keys.
+            KubeconfigError::Parse(error) => {
+                let place =
+                    error.location().map(|it| format!(" at line {} column {}", it.line(), it.column()));
+                failed(format!("is not a kubeconfig in YAML or JSON{}", place.unwrap_or_default()))
+            }
+            other => failed(chain(&other)),
+        })?;
         Self::by(kubeconfig, path)
     }
 
@@ -252,6 +260,21 @@ mod tests {
         }
         let Err(error) = Api::open(Path::new("/nonexistent/kubeconfig")) else { panic!("no such file") };
         assert!(error.to_string().contains("kubeconfig /nonexistent/kubeconfig: "), "{error}");
+    }
+
+    #[test]
+    fn errors_quote_no_secrets() {
+        for text in [
+            "users:\n- name: u\n  user:\n    token: s3cr3t\n   bad: indent\n".to_owned(),
+            "users:\n- name: u\n  user: {token: s3cr3t, username: [s3cr3t]}\n".to_owned(),
+            kubeconfig(r#"{"token":["s3cr3t"]}"#),
+            kubeconfig(r#"{"client-certificate-data":"s3cr3t","client-key-data":"s3cr3t"}"#),
+            kubeconfig(r#"{"token":"s3cr3t\nX: y"}"#),
+        ] {
+            let Err(error) = open(&text) else { panic!("{text}") };
+            let error = error.to_string();
+            assert!(!error.contains("s3cr3t"), "{error}");
+        }
     }
 
     #[test]

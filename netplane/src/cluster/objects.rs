@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// `reportingComponent` and `source.component` of events: what dashboards and scripts of a cluster that ran
 /// Multus select by.
@@ -19,6 +20,9 @@ const COMPONENT: &str = "multus";
 
 /// How often a write is tried against somebody else's writes.
 const MOST_CONFLICTS: u32 = 5;
+
+/// Of an event's name, which has 253 characters at most and ends in a dot and 16 digits.
+const LONGEST_PREFIX: usize = 236;
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,34 +163,38 @@ impl Api {
         }
     }
 
-    /// Posts one event on the pod. `number` keeps apart those of one report.
+    /// Posts one event on the pod. Its name is made of what it says and of `key`, so that it is there once
+    /// however often it is posted.
     pub(super) async fn post_event(
         &self,
         pod: &PodName,
         uid: Option<&str>,
-        number: usize,
+        key: &str,
         event: &PodEvent,
     ) -> Result<(), ClusterError> {
-        let now = Timestamp::now();
-        let object = event_object(pod, uid, event, now, number);
+        let object = event_object(pod, uid, event, key);
         let events: kube::Api<Event> = kube::Api::namespaced(self.client.clone(), &pod.namespace);
         let what = format!("POST event {} on pod {pod}", event.reason);
         let parameters = PostParams::default();
         match self.call(&what, || events.create(&parameters, &object)).await {
-            // A second try of what the server had taken the first time.
+            // The server had taken it before, and the answer was lost.
             Err(error) if error.status() == Some(409) => Ok(()),
             posted => posted.map(drop),
         }
     }
 }
 
-/// As client-go's recorder makes them: `core/v1`, named after the pod and the time.
-fn event_object(pod: &PodName, uid: Option<&str>, event: &PodEvent, now: Timestamp, number: usize) -> Event {
+/// As client-go's recorder makes them: `core/v1`, named after the pod.
+fn event_object(pod: &PodName, uid: Option<&str>, event: &PodEvent, key: &str) -> Event {
+    let now = Timestamp::now();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|it| it.trim().to_owned());
-    let unique = now.as_nanosecond() + i128::try_from(number).unwrap_or_default();
+    // Not random: the hasher's own keys are fixed.
+    let mut hasher = DefaultHasher::new();
+    (key, uid, &event.reason, &event.message).hash(&mut hasher);
+    let prefix: String = pod.name.chars().take(LONGEST_PREFIX).collect();
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{}.{unique:x}", pod.name)),
+            name: Some(format!("{prefix}.{:016x}", hasher.finish())),
             namespace: Some(pod.namespace.clone()),
             ..ObjectMeta::default()
         },

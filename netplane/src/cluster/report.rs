@@ -23,8 +23,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Writes `network-status` and posts the events at the same time.
 pub(super) async fn write(api: &Api, pod: &PodName, report: &PodReport) -> Result<Written, ClusterError> {
     let uid = report.uid.as_deref();
-    let events: Vec<_> =
-        report.events.iter().enumerate().map(|(number, event)| post(api, pod, uid, number, event)).collect();
+    let key = format!("{} {}", report.container_id, report.interface);
+    let events: Vec<_> = report.events.iter().map(|event| post(api, pod, uid, &key, event)).collect();
     let events = futures::stream::iter(events).buffer_unordered(MOST_CONNECTIONS).collect::<Vec<()>>();
     let status = async {
         let Some(status) = &report.network_status else { return Ok(Written::Yes) };
@@ -43,8 +43,8 @@ pub(super) async fn write(api: &Api, pod: &PodName, report: &PodReport) -> Resul
     }
 }
 
-async fn post(api: &Api, pod: &PodName, uid: Option<&str>, number: usize, event: &PodEvent) {
-    if let Err(error) = api.post_event(pod, uid, number, event).await {
+async fn post(api: &Api, pod: &PodName, uid: Option<&str>, key: &str, event: &PodEvent) {
+    if let Err(error) = api.post_event(pod, uid, key, event).await {
         tracing::warn!(%error, "event");
     }
 }
@@ -64,11 +64,11 @@ impl Reporter {
     }
 
     /// Tries until the status is written, the pod is gone or another, or it is not `wanted` any more. Events
-    /// are posted along with it. True: it is written.
-    pub async fn write(&self, pod: &PodName, mut report: PodReport, wanted: impl Fn() -> bool) -> bool {
+    /// are posted along with it, and however often that is, they are there once. True: it is written.
+    pub async fn write(&self, pod: &PodName, report: &PodReport, wanted: impl Fn() -> bool) -> bool {
         let mut backoff = DefaultBackoff::default();
         while wanted() {
-            let error = match self.try_once(pod, &report).await {
+            let error = match self.try_once(pod, report).await {
                 Ok(Written::Yes) => return true,
                 Ok(Written::PodGone) => return false,
                 Err(error @ (ClusterError::Replaced { .. } | ClusterError::Name { .. })) => {
@@ -78,10 +78,6 @@ impl Reporter {
                 Err(error) => error,
             };
             self.api.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if !error.is_transient() {
-                // They may have been posted; in an outage they have not.
-                report.events.clear();
-            }
             let pause = backoff.next().unwrap_or(LONGEST_PAUSE);
             tracing::warn!(%error, ?pause, "network-status is written later");
             tokio::time::sleep(pause).await;
