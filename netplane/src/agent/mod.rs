@@ -4,6 +4,7 @@
 //! the only one that touches the world and the kernel.
 
 mod core;
+mod front;
 mod ground;
 mod lock;
 mod observers;
@@ -17,11 +18,10 @@ use self::core::Core;
 use crate::dataplane::{Kernel, KernelError};
 use crate::netlink::netns::{Netns, NetnsError};
 use crate::sources;
-use crate::sources::cluster::{self, Place, View};
+use crate::sources::cluster::Place;
 use crate::sources::{Fact, Stop};
 use lock::Lock;
 use observers::Observers;
-use reports::Reports;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,27 +93,14 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
     let (send, events) = mpsc::unbounded_channel();
     let mut terminate = signal(SignalKind::terminate()).map_err(io("listen to SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("listen to SIGINT"))?;
-    let view = options.cluster.as_ref().map(|_| Arc::new(View::default()));
-    let reports = options.cluster.as_ref().zip(view.clone());
-    let reports =
-        reports.map(|(place, view)| Arc::new(Reports::new(place.access.clone(), view, &options.record_dir)));
-    socket::serve(&options.socket, send.clone(), view.clone().zip(reports.clone()))?;
     let stop = Stop::default();
-    let facts: sources::Send = Arc::new(move |fact| send.send(Event::Fact(fact)).is_ok());
+    let to_loop = send.clone();
+    let facts: sources::Send = Arc::new(move |fact| to_loop.send(Event::Fact(fact)).is_ok());
+    front::start(options, send, facts.clone())?;
     start_sources(options, &facts, &stop)?;
-    let send = facts.clone();
-    let follow_cluster = async {
-        match (&options.cluster, view, reports) {
-            (Some(place), Some(view), Some(reports)) => {
-                cluster::follow(place, &view, &send, &|| reports.recover()).await;
-            }
-            _ => std::future::pending().await,
-        }
-    };
     let core = Core::new(kernel, Observers::new(facts), options.cluster.is_some())?;
     tokio::select! {
         () = run_loop(core, events) => {}
-        () = follow_cluster => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: the data plane goes on without me"),
         _ = interrupt.recv() => tracing::info!("SIGINT: the data plane goes on without me"),
     }

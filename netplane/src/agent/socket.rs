@@ -13,18 +13,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-/// Listens on `path` in the background. The caller holds the lock, so a socket that is there is a dead
-/// agent's.
-pub(super) fn serve(
-    path: &Path,
-    events: mpsc::UnboundedSender<Event>,
-    cluster: Option<(Arc<View>, Arc<Reports>)>,
-) -> Result<(), AgentError> {
+/// Listens on `path`. The caller holds the lock, so a socket that is there is a dead agent's.
+pub(super) fn bind(path: &Path) -> Result<UnixListener, AgentError> {
     let failed =
         |source: io::Error| AgentError::Io { operation: format!("listen on {}", path.display()), source };
     match std::fs::remove_file(path) {
@@ -32,22 +27,34 @@ pub(super) fn serve(
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let mut router = Router::new().route(STATUS_PATH, get(status)).with_state(events);
-    if let Some((view, reports)) = cluster {
-        // Without a cluster nothing of it is known: 404, as for what the watches do not know.
-        let cache = Router::new()
-            .route("/v1/pods/{namespace}/{name}", get(pod))
-            .route("/v1/networks/{namespace}/{name}", get(network));
-        let taken = Router::new().route("/v1/pods/{namespace}/{name}/report", post(report));
-        router = router.merge(cache.with_state(view)).merge(taken.with_state(reports));
+    Ok(listener)
+}
+
+/// What can be asked. Without a cluster nothing of it is known: 404, as for what the watches do not know.
+pub(super) fn router(
+    events: mpsc::UnboundedSender<Event>,
+    cluster: Option<(Arc<View>, Arc<Reports>)>,
+) -> Router {
+    let router = Router::new().route(STATUS_PATH, get(status)).with_state(events);
+    let Some((view, reports)) = cluster else { return router };
+    let cache = Router::new()
+        .route("/v1/pods/{namespace}/{name}", get(pod))
+        .route("/v1/networks/{namespace}/{name}", get(network));
+    let taken = Router::new().route("/v1/pods/{namespace}/{name}/report", post(report));
+    router.merge(cache.with_state(view)).merge(taken.with_state(reports))
+}
+
+/// Answers for ever.
+pub(super) async fn serve(listener: UnixListener, router: Router) {
+    let served = match tokio::net::UnixListener::from_std(listener) {
+        Ok(listener) => axum::serve(listener, router).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "the agent's socket is closed");
     }
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the agent's socket is closed");
-        }
-    });
-    Ok(())
 }
 
 async fn status(State(events): State<mpsc::UnboundedSender<Event>>) -> Result<Json<Status>, StatusCode> {

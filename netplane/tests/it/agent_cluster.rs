@@ -3,7 +3,7 @@
 
 use crate::agent::{forwarding, lab, problems, sandbox, until};
 use netplane::nad::dir;
-use netplane_bench::lab::apiserver::{ApiServer, Fault, Options, nad, pod};
+use netplane_bench::lab::apiserver::{ApiServer, Fault, Options, TOKEN, nad, pod};
 use netplane_bench::lab::{Lab, Process, wait_for};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -149,6 +149,37 @@ fn renewed_credentials_are_read_and_without_them_nothing_is_claimed() {
     server.rotate_ca().expect("another authority");
     server.put(pod("core", "upf-1", NODE, &json!({}))).expect("a pod");
     until_answer(&lab, &agent, "/v1/pods/core/upf-1", |code, _| code == 200);
+    agent.terminate().expect("a clean end");
+}
+
+/// In a mount namespace that shows the agent what kubelet mounts into a pod.
+#[test]
+fn in_cluster_is_the_pods_service_account() {
+    let lab = lab();
+    let server = api_server(&lab);
+    server.put(pod("core", "upf-0", NODE, &json!({}))).expect("a pod");
+    let account = lab.folder().join("account");
+    server.write_service_account(&account, TOKEN, "netplane").expect("a service account");
+    let mut command = lab.node.command("unshare");
+    command.args(["--mount", "--propagation", "private", "--", "sh", "-c"]);
+    let places = "/run/secrets/kubernetes.io";
+    command.arg(format!(
+        "mount -t tmpfs none /run && mkdir -p {places} && ln -s \"$0\" {places}/serviceaccount && exec \"$@\""
+    ));
+    command.arg(&account).arg(lab.binary()).args(["agent", "--kubeconfig", "in-cluster"]);
+    command.arg("--socket").arg(lab.socket()).arg("--bpffs").arg(lab.bpffs());
+    command.arg("--nad-dir").arg(lab.nad_dir()).arg("--record-dir").arg(lab.record_dir());
+    let address = server.address();
+    command.env("KUBERNETES_SERVICE_HOST", address.ip().to_string());
+    command.env("KUBERNETES_SERVICE_PORT", address.port().to_string()).env("NODE_NAME", NODE);
+    let agent = lab.spawn("agent", command).expect("an agent");
+    until_answer(&lab, &agent, "/v1/pods/core/upf-0", |code, _| code == 200);
+    // Kubelet renews the token in place; the folder is a link to what it has written.
+    server.set_tokens(Some(&["renewed"]));
+    server.end_watches();
+    until(&lab, &agent, "both are refused", |it| problems(it).len() == 2);
+    std::fs::write(account.join("token"), "renewed").expect("a token");
+    until_answer(&lab, &agent, "/v1/pods/core/upf-0", |code, _| code == 200);
     agent.terminate().expect("a clean end");
 }
 
