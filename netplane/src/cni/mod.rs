@@ -117,9 +117,15 @@ fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Valu
         perform::undo(&container, &attached.record, records);
         return Err(error.into());
     }
-    let has_default = attached.record.attachments.iter().any(|it| it.default);
+    let attachments = &attached.record.attachments;
+    let has_default = attachments.iter().any(|it| it.default);
     // Behind other plugins in a list, and with no default network of its own, theirs is the result.
-    let result = previous.filter(|_| !has_default).unwrap_or(attached.result);
+    let mut previous = previous.filter(|_| !has_default);
+    if attachments.iter().any(|it| it.default_route.is_some()) {
+        // Their interfaces have lost it to the network that asked for it.
+        previous.iter_mut().for_each(|it| it.routes.retain(|route| !route.is_default()));
+    }
+    let result = previous.unwrap_or(attached.result);
     Ok(result.to_json(config.version))
 }
 

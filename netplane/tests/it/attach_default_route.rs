@@ -109,6 +109,22 @@ fn an_empty_list_keeps_what_the_network_s_plugin_has_set() {
 }
 
 #[test]
+fn one_hop_of_a_route_goes_and_the_other_stays() {
+    let (lab, pod) = lab();
+    let configuration = lab.configuration(&json!([{"name": "lan", "default-route": []}, {"name": "lan"}]));
+    lab.add(&pod, &configuration);
+    assert_eq!(default_routes(&pod, "-4"), ["10.73.0.1 net1"]);
+    assert_eq!(default_routes(&pod, "-6"), ["fd73::1 net1"]);
+    assert_eq!(recorded(&lab, &pod), ["10.73.0.1 net1", "fd73::1 net1"]);
+    lab.check_and_del(&pod, &configuration);
+    // What it is about: without a wish, the second plugin's is another hop.
+    let configuration = lab.configuration(&json!([{"name": "lan"}, {"name": "lan"}]));
+    lab.add(&pod, &configuration);
+    assert_eq!(default_routes(&pod, "-6"), ["fd73::1 net1", "fd73::1 net2"]);
+    lab.node.call("DEL", &pod, &configuration).expect("detached");
+}
+
+#[test]
 fn one_family_asked_for_leaves_the_other_to_the_network_s_plugin() {
     attached(&json!(["10.73.0.99"]), &Value::Null, &["10.73.0.99 net2"], &["fd73::1 net2"]);
     attached(&Value::Null, &json!(["fd74::1"]), &[], &["fd74::1 net3"]);
@@ -134,6 +150,27 @@ fn a_gateway_that_is_not_on_the_network_is_named() {
     assert!(message(&error).starts_with("network core/last: default route: "), "{error}");
     assert!(error.to_string().contains("192.0.2.1"), "{error}");
     assert_eq!(pod.interfaces(), Vec::<String>::new());
+}
+
+#[test]
+fn plugins_before_us_in_a_list_lose_theirs_as_well() {
+    let (lab, pod) = lab();
+    pod.ip("link add eth0 type veth peer name other");
+    pod.ip("address add 10.75.0.2/24 dev eth0");
+    pod.ip("link set other up");
+    pod.ip("link set eth0 up");
+    pod.ip("route add default via 10.75.0.1");
+    let mut configuration = lab.configuration(&json!([{"name": "last", "default-route": ["10.74.0.1"]}]));
+    let mut previous = json!({"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": pod.path()}],
+        "ips": [{"interface": 0, "address": "10.75.0.2/24"}], "dns": {},
+        "routes": [{"dst": "0.0.0.0/0", "gw": "10.75.0.1"}, {"dst": "10.0.0.0/8", "gw": "10.75.0.1"}]});
+    configuration["prevResult"] = previous.clone();
+    let result = lab.add(&pod, &configuration);
+    assert_eq!(default_routes(&pod, "-4"), ["10.74.0.1 net1"]);
+    previous["routes"].as_array_mut().expect("a list").remove(0);
+    assert_eq!(result, previous);
+    lab.node.call("DEL", &pod, &configuration).expect("detached");
+    assert_eq!(pod.interfaces(), ["other", "eth0"]);
 }
 
 #[test]
