@@ -15,6 +15,8 @@ mod attach_select;
 mod attach_upkeep;
 mod attach_verbs;
 mod attach_versions;
+mod builtin;
+mod builtin_reference;
 mod cases_bpf;
 mod cluster;
 mod containerd;
