@@ -267,6 +267,15 @@ fn decapsulate(
         entry.next_hop6 = index;
         resolved &= known;
     }
+    let users = [(true, placed.session.ue4.is_some()), (false, placed.session.ue6.is_some())];
+    for (v4, _) in users.into_iter().filter(|(v4, is_used)| *is_used && data.gateway(*v4).is_none()) {
+        let family = if v4 { "IPv4" } else { "IPv6" };
+        let object = format!("{}, interface {}", pod_name(data.key, data.attachment), data.key.interface);
+        this.problem(
+            object,
+            format!("no {family} default route with a gateway: users reach its own subnets only"),
+        );
+    }
     entry.target = looked_up(data, scope).into();
     this.routes(data, scope);
     this.out.tables.uplink.insert(key, entry);

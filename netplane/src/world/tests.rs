@@ -220,6 +220,12 @@ fn problems_name_their_object_and_leave_the_rest() {
     attach(&mut ambiguous, "upf-1", 51);
     problem(&ambiguous, "session s1 of NAD core/n3", "both core/upf-0 and core/upf-1");
 
+    let mut no_way_out = world(&[session(1)]);
+    if let Some(pod) = no_way_out.pods.get_mut("upf-0") {
+        pod.routes.retain(|it| !it.is_default());
+    }
+    problem(&no_way_out, "pod core/upf-0, interface net2", "no IPv4 default route");
+
     let mut vlan = world(&[]);
     if let Some(master) = vlan.masters.get_mut("n3") {
         master.kind = "vlan".to_owned();

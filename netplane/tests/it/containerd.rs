@@ -3,15 +3,18 @@
 
 use crate::harness::files;
 use netplane_bench::lab::containerd::{Containerd, Pod, PodSpec};
+use netplane_bench::lab::endpoint::Endpoint;
 use netplane_bench::lab::traffic::Host;
 use netplane_bench::lab::traffic::ping::ping;
 use netplane_bench::lab::traffic::tcp;
 use netplane_bench::lab::traffic::udp::{self, EchoServer};
-use netplane_bench::lab::{Lab, cni};
+use netplane_bench::lab::users::{UE_POOL, gnb, users};
+use netplane_bench::lab::{Lab, SERVER, cni, wait_for};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
@@ -135,6 +138,55 @@ fn containerd_attaches_fifty_pods_at_once() {
             scope.spawn(move || cri.stop(id).expect("stopped"));
         }
     });
+    assert_eq!(left(&lab, &containerd), Vec::<String>::new());
+}
+
+/// As the README says: the example configuration, the example NADs and the example sandbox, and the agent
+/// beside it. Users reach the data network through a pod whose process never sees a packet.
+#[test]
+fn containerd_and_the_agent_run_the_examples_without_a_cluster() {
+    let lab = Lab::new(Path::new(env!("CARGO_BIN_EXE_netplane"))).expect("a lab");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    lab.apply(&["n3.yaml", "n6.yaml"].map(|it| examples.join("nads").join(it))).expect("NADs");
+    let read = |name: &str| -> Value {
+        let text = std::fs::read_to_string(examples.join(name)).expect(name);
+        serde_json::from_str(&text).expect(name)
+    };
+    let mut configuration = read("cni/00-containerd.conf");
+    configuration["nadDir"] = json!(lab.nad_dir());
+    let containerd = Containerd::start(&lab, &configuration).expect("containerd");
+    let sandbox = read("containerd/upf-0.json");
+    let networks = sandbox["annotations"][NETWORKS].as_str().expect("networks");
+    let annotations = [(NETWORKS, networks)];
+    let (namespace, name) = (&sandbox["metadata"]["namespace"], &sandbox["metadata"]["name"]);
+    let spec = PodSpec {
+        namespace: namespace.as_str().expect("a namespace"),
+        name: name.as_str().expect("a name"),
+        annotations: &annotations,
+    };
+    let pod = containerd.run(spec).expect("a pod");
+    // In containerd's mount namespace, as on a node: there the pod's namespace has the path of its record.
+    let agent = containerd.start_agent().expect("an agent");
+    wait_for("sessions forward", Duration::from_secs(20), || {
+        let status = lab.status().unwrap_or_default();
+        let sessions = status["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok((sessions.len() == 3 && sessions.iter().all(|it| it["state"] == "forwarding")).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", agent.log_tail()));
+    lab.dn.ip(&format!("route add {UE_POOL} via {}", address(&pod, "net2"))).expect("a route to the users");
+    let config = gnb(&users(3), address(&pod, "net1"));
+    let endpoint = lab.gnb.run(|| Endpoint::start(&config)).expect("the namespace").expect("a gNB");
+    let user = Host { namespace: &lab.gnb, address: users(1)[0].ue };
+    let pings = ping(user, SERVER, 5, 1000).expect("ping");
+    assert!(pings.is_complete(), "{pings:?}");
+    let Pod { id, namespace, .. } = pod;
+    drop((endpoint, namespace));
+    containerd.cri().stop(&id).expect("stopped");
+    wait_for("the agent sees it go", Duration::from_secs(20), || {
+        let status = lab.status().unwrap_or_default();
+        Ok((status["endpoints"].as_array().is_some_and(Vec::is_empty)).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", agent.log_tail()));
     assert_eq!(left(&lab, &containerd), Vec::<String>::new());
 }
 

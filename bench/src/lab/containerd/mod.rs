@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -189,8 +190,18 @@ impl<'a> Containerd<'a> {
     }
 
     /// A command where containerd and its plugins run.
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         inside(self.init, program)
+    }
+
+    /// The agent, where containerd and its plugins run.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_agent(&self) -> Result<Process> {
+        let mut command = self.command(self.lab.binary());
+        command.arg("agent").args(self.lab.agent_arguments());
+        self.lab.spawn("agent", command)
     }
 
     /// The end of its log, for messages.
@@ -234,9 +245,9 @@ fn connect(folder: &Path, daemon: &Process) -> Result<Cri> {
 }
 
 /// A command in all namespaces of `init`.
-fn inside(init: u32, program: &str) -> Command {
+fn inside(init: u32, program: impl AsRef<OsStr>) -> Command {
     let mut command = NSENTER.command();
-    command.args(["--target", &init.to_string(), "--mount", "--net", "--pid", "--", program]);
+    command.args(["--target", &init.to_string(), "--mount", "--net", "--pid", "--"]).arg(program);
     command
 }
 
