@@ -87,6 +87,29 @@ fn a_server_that_is_down_refuses_and_comes_back_on_its_port() {
     });
 }
 
+/// With a connection's errors passed over, as they are what is asked for.
+fn raw(server: &ApiServer, request: &str) -> String {
+    let mut stream = TcpStream::connect(server.address()).expect("connected");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a deadline");
+    let head = "HTTP/1.1\r\nHost: double\r\nConnection: close\r\n\r\n";
+    stream.write_all(format!("{request} {head}").as_bytes()).expect("asked");
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8(text).expect("UTF-8")
+}
+
+#[test]
+fn half_an_answer_is_half_of_its_length() {
+    let server = ApiServer::start(&Options::plain()).expect("the server starts");
+    let whole = raw(&server, "GET /api/v1/namespaces/default");
+    server.fail(1, "get", "/namespaces/default", Fault::HalfAnswer);
+    let half = raw(&server, "GET /api/v1/namespaces/default");
+    let body = |text: &str| text.split_once("\r\n\r\n").map(|it| it.1.len()).expect("a head");
+    assert_eq!(body(&half), body(&whole) / 2, "{half}");
+    server.fail(1, "get", "/namespaces/default", Fault::ResetAfter);
+    assert_eq!(raw(&server, "GET /api/v1/namespaces/default"), "");
+}
+
 #[test]
 fn answers_can_be_late() {
     let server = start();

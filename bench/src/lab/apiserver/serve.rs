@@ -7,7 +7,7 @@ use super::shared::Shared;
 use super::status::Failure;
 use super::watch;
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -246,6 +246,11 @@ async fn half(response: Response<Body>) -> Result<Response<Body>> {
     let whole = body.collect().await?.to_bytes();
     head.headers.insert(CONTENT_LENGTH, whole.len().into());
     let first = whole.slice(..whole.len() / 2);
-    let chunks = futures::stream::iter([Ok(Frame::data(first)), Err(cut())]);
+    let end = futures::stream::once(async {
+        // The first half is written out before the connection ends.
+        tokio::task::yield_now().await;
+        Err(cut())
+    });
+    let chunks = futures::stream::iter([Ok(Frame::data(first))]).chain(end);
     Ok(Response::from_parts(head, StreamBody::new(chunks).boxed_unsync()))
 }

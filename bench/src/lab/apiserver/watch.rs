@@ -139,6 +139,12 @@ impl Watch {
         json!({ "type": "BOOKMARK", "object": self.shown(object) })
     }
 
+    /// A bookmark says that all up to its version has been sent: so that goes first.
+    fn push_bookmark(&mut self) {
+        self.read_history();
+        self.events.push_back(self.bookmark());
+    }
+
     /// The next line; nothing at the end.
     async fn next(&mut self) -> Option<Result<Bytes, Error>> {
         loop {
@@ -151,6 +157,8 @@ impl Watch {
                 return Some(Ok(Bytes::from(line)));
             }
             if self.cut {
+                // What has been handed over is written first, else nothing of it would come.
+                tokio::task::yield_now().await;
                 return Some(Err(Error::new(ErrorKind::ConnectionAborted, "the test cuts the watch")));
             }
             if self.last {
@@ -205,12 +213,12 @@ impl Watch {
             },
             () = sleep_until(self.deadline) => {
                 if self.opening.bookmarks {
-                    self.events.push_back(self.bookmark());
+                    self.push_bookmark();
                 }
                 self.last = true;
             }
             () = sleep_until(self.next_bookmark), if self.opening.bookmarks => {
-                self.events.push_back(self.bookmark());
+                self.push_bookmark();
                 self.next_bookmark = Instant::now() + self.shared.bookmark_every();
             }
         }
@@ -220,7 +228,7 @@ impl Watch {
         let order = self.orders.borrow_and_update().1;
         match order {
             Order::None => {}
-            Order::Bookmark if self.opening.bookmarks => self.events.push_back(self.bookmark()),
+            Order::Bookmark if self.opening.bookmarks => self.push_bookmark(),
             Order::Bookmark => {}
             Order::End => self.last = true,
             Order::Expire => {
@@ -228,7 +236,7 @@ impl Watch {
                 self.error(&Failure::expired(self.position, now));
             }
             Order::Cut => {
-                self.events.push_back(self.bookmark());
+                self.push_bookmark();
                 self.cut = true;
             }
         }
