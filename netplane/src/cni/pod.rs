@@ -4,6 +4,7 @@ use super::config::Config;
 use super::error::CniError;
 use super::request::Request;
 use crate::attach::perform::Attached;
+use crate::attach::plan::Warning;
 use crate::attach::status;
 use crate::cluster::cache::{PodEvent, PodReport};
 use crate::cluster::{self, Cluster, ClusterError, PodName};
@@ -63,7 +64,9 @@ impl Pod {
     pub(super) fn report(&self, cluster: &Cluster, attached: &Attached) -> Result<(), ClusterError> {
         let Some(name) = &self.name else { return Ok(()) };
         let mut report = status::report(&attached.record, self.uid.clone());
-        report.events.extend(attached.warnings.iter().map(|it| warning(PASSED_OVER, it.to_string())));
+        // Where resource names are for the scheduler only, no device is what everybody expects.
+        let told = attached.warnings.iter().filter(|it| !matches!(it, Warning::NoDevice { .. }));
+        report.events.extend(told.map(|it| warning(PASSED_OVER, it.to_string())));
         cluster.report(name, &report)
     }
 

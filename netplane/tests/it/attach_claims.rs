@@ -130,6 +130,15 @@ fn a_device_plugins_devices_come_first_and_claims_of_the_pods_status_behind() {
 }
 
 #[test]
+fn claims_that_kubelet_and_the_pod_name_are_counted_once() {
+    let mut claims = Claims::new();
+    let kubelet = Kubelet::serve(vec![claiming(pod("core", "upf-0", &[&[]]), &["a", "b"])], true);
+    let pod = claims.lab.recorded.node.pod();
+    claims.lab.recorded.add(&pod, &claims.configuration(&kubelet, "plain,plain,plain"));
+    assert_eq!(claims.lab.device_ids(), [json!("0000:05:00.1"), json!("0000:05:00.0"), Value::Null]);
+}
+
+#[test]
 fn the_claim_of_extended_resources_has_its_names_by_request() {
     let mut claims = Claims::new();
     claims.put_pod(json!({ "extendedResourceClaimStatus": { "resourceClaimName": "upf-0-extended",
@@ -137,7 +146,7 @@ fn the_claim_of_extended_resources_has_its_names_by_request() {
     claims.put_claim("upf-0-extended", &[("container-0-request-0", "bare")]);
     let bare = json!([{ "name": "bare", "attributes": { "k8s.cni.cncf.io/deviceID": { "string": "0000:07:00.0" } } }]);
     claims.put_slice(DRIVER, "4", bare);
-    // Kubelet may name the claim, too; its device is there once.
+    // Kubelet names the claim, too, but not its requests.
     let kubelet = Kubelet::serve(vec![claiming(pod("core", "upf-0", &[&[]]), &["upf-0-extended"])], true);
     let pod = claims.lab.recorded.node.pod();
     claims.lab.recorded.add(&pod, &claims.configuration(&kubelet, "plain,plain"));
@@ -158,8 +167,29 @@ fn a_pod_without_claims_is_attached_without_a_device() {
         "{error}"
     );
     configuration["strictSelections"] = json!(false);
+    claims.server.take_journal();
     claims.lab.recorded.add(&pod, &configuration);
     assert_eq!(claims.lab.device_ids(), [Value::Null]);
+    let events = claims.server.take_journal().into_iter().filter(|it| it.path.ends_with("/events")).count();
+    assert_eq!(
+        events, 1,
+        "AddedInterface: pods with resource names for the scheduler only are all like this"
+    );
+}
+
+#[test]
+fn network_status_tells_of_the_device() {
+    let mut claims = Claims::new();
+    let information = json!({ "type": "pci", "version": "1.1.0", "pci": { "pci-address": "0000:05:00.1" } });
+    claims.lab.device_information("0000:05:00.1", &information.to_string());
+    let kubelet = Kubelet::serve(vec![claiming(pod("core", "upf-0", &[&[]]), &["a"])], true);
+    let pod = claims.lab.recorded.node.pod();
+    claims.lab.recorded.add(&pod, &claims.configuration(&kubelet, "single,vf"));
+    let pod = claims.server.get("pods", "core", "upf-0").expect("the pod");
+    let status = pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"].as_str();
+    let status: Value = serde_json::from_str(status.expect("a status")).expect("JSON");
+    assert_eq!(status[0].get("device-info"), None);
+    assert_eq!((&status[1]["name"], &status[1]["device-info"]), (&json!("core/vf"), &information));
 }
 
 #[test]

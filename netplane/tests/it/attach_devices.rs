@@ -65,7 +65,7 @@ impl Lab {
     }
 
     /// What the device plugin says of a device.
-    fn device_information(&self, device: &str, text: &str) {
+    pub(crate) fn device_information(&self, device: &str, text: &str) {
         let folder = self.info.join("dp");
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join(format!("intel.com-vf-{device}-device.json")), text).expect("written");
