@@ -162,7 +162,9 @@ fn credentials(auth: &mut AuthInfo, path: &Path) -> Result<String, String> {
     if let Some(file) = auth.token_file.take() {
         match std::fs::read_to_string(&file) {
             Ok(token) => {
-                auth.token = Some(token.trim().to_owned().into());
+                let token = token.trim();
+                check_token(token, &file)?;
+                auth.token = Some(token.to_owned().into());
                 return Ok(format!("the token in {file}"));
             }
             Err(error) if auth.token.is_some() => {
@@ -172,6 +174,12 @@ fn credentials(auth: &mut AuthInfo, path: &Path) -> Result<String, String> {
         }
     }
     let path = path.display();
+    // The only way to look into it without the crate that hides it.
+    if let Ok(serde_json::Value::Object(auth)) = serde_json::to_value(&*auth)
+        && let Some(token) = auth.get("token").and_then(serde_json::Value::as_str)
+    {
+        check_token(token, &path.to_string())?;
+    }
     Ok(if auth.token.is_some() {
         format!("the token in {path}")
     } else if auth.client_certificate.is_some() || auth.client_certificate_data.is_some() {
@@ -179,6 +187,14 @@ fn credentials(auth: &mut AuthInfo, path: &Path) -> Result<String, String> {
     } else {
         format!("what {path} has as credentials")
     })
+}
+
+/// What cannot stand in a header would be a panic inside kube.
+fn check_token(token: &str, place: &str) -> Result<(), String> {
+    if token.bytes().all(|it| it.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(format!("the token in {place} has blanks, line ends or other characters that no token has"))
 }
 
 /// Whether TLS was refused: no second try mends a certificate. tokio-rustls says so with this kind, in one

@@ -33,6 +33,9 @@ fn a_token_that_is_not_valid_is_named_and_a_renewed_one_is_taken() {
         format!("GET pod core/upf-0: {} says 401: the token in {}", stage.server.url(), token.display());
     assert!(message.contains(&part), "{message}");
     assert!(!message.contains(TOKEN), "{message}");
+    std::fs::write(&token, "two\nlines").expect("a file");
+    let (code, message) = stage.add_fails(&configuration);
+    assert!(code == 7 && message.contains(&format!("the token in {} has", token.display())), "{message}");
     std::fs::write(&token, "another").expect("renewed");
     stage.add(&configuration);
     assert_eq!(stage.pod.interfaces(), ["eth0", "net1"]);
