@@ -7,9 +7,9 @@ mod view;
 
 pub use view::{Found, View};
 
-use super::{Fact, Send, chain};
+use super::{Fact, Send};
 use crate::cluster::cache::{CachedNetwork, CachedPod};
-use crate::cluster::{Access, ClusterError};
+use crate::cluster::{Access, ClusterError, chain};
 use crate::nad::fast_path::FAST_PATH_ANNOTATION;
 use crate::nad::status::NETWORK_STATUS_ANNOTATION;
 use crate::nad::{Nad, NetworkName};
@@ -105,18 +105,26 @@ impl From<ClusterError> for Failure {
 
 impl From<watcher::Error> for Failure {
     fn from(error: watcher::Error) -> Self {
-        use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
-        let refused = match &error {
+        use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+        let (refused, status) = match &error {
             InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => {
-                matches!(status.code, 401 | 403 | 404)
+                (matches!(status.code, 401 | 403 | 404), Some(status))
             }
-            InitialListFailed(cause) | WatchStartFailed(cause) | WatchFailed(cause) => !matches!(
-                cause,
-                kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_)
-            ),
-            _ => false,
+            WatchError(status) => (false, Some(status)),
+            InitialListFailed(cause) | WatchStartFailed(cause) | WatchFailed(cause) => {
+                let outage = matches!(
+                    cause,
+                    kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_)
+                );
+                (!outage, None)
+            }
+            _ => (false, None),
         };
-        Self { message: chain(&error), refused }
+        let message = match status {
+            Some(status) => format!("the API server says {}: {}", status.code, status.message),
+            None => chain(&error),
+        };
+        Self { message, refused }
     }
 }
 
