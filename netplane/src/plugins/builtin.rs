@@ -1,8 +1,7 @@
 //! macvlan with host-local addresses, as one plugin call without another process.
 
-use super::ipam::audit;
 use super::ipam::host_local::{self, Allocation, HostLocalError, Request, RouteDetails};
-use super::ipam::resolv_conf;
+use super::ipam::{StoreError, audit, resolv_conf};
 use super::macvlan::{self, MacvlanError};
 use super::result::{CniResult, Dns, Interface, Ip, Route};
 use super::{Call, PluginError, code};
@@ -85,7 +84,12 @@ impl Parts {
     }
 
     fn request<'a>(&'a self, call: &'a Call) -> Request<'a> {
-        Request { network: &self.network, container_id: &call.container_id, interface: &call.interface }
+        Request {
+            network: &self.network,
+            container_id: &call.container_id,
+            interface: &call.interface,
+            wait: call.timeout,
+        }
     }
 
     /// `dns` of the plugin, else what host-local reads from `resolvConf`.
@@ -343,7 +347,8 @@ fn macvlan_error(error: &MacvlanError) -> PluginError {
 
 fn ipam_error(error: &HostLocalError) -> PluginError {
     let code = match error {
-        HostLocalError::Store(_) => code::IO,
+        HostLocalError::Store(StoreError::File { .. }) => code::IO,
+        HostLocalError::Store(StoreError::Lock(_)) => code::TRY_AGAIN,
         HostLocalError::Exhausted { .. } | HostLocalError::InUse { .. } | HostLocalError::Twice { .. } => {
             code::FAILED
         }

@@ -7,6 +7,7 @@ mod convert;
 pub mod exec;
 pub mod ipam;
 mod lenient;
+pub mod lock;
 pub mod macvlan;
 mod process;
 pub mod result;

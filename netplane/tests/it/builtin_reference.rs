@@ -10,6 +10,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const PLUGINS: &str = "/usr/lib/cni";
 
@@ -185,7 +186,7 @@ fn reference(verb: &str, container: &str, ipam: &Value) -> Vec<IpAddr> {
 }
 
 fn request(container_id: &str) -> Request<'_> {
-    Request { network: "shared", container_id, interface: "eth0" }
+    Request { network: "shared", container_id, interface: "eth0", wait: Duration::from_secs(60) }
 }
 
 fn ours(container: &str, config: &Config) -> Vec<IpAddr> {

@@ -2,7 +2,7 @@
 //! whose containers are gone (GC).
 
 use super::host_local::{Config, HostLocalError, check_name};
-use super::store::Store;
+use super::store::{LOCK_WAIT, Store};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -54,7 +54,7 @@ impl Pool {
     /// # Errors
     /// The store cannot be read or written.
     pub fn collect(&self, keep: &Keep) -> Result<Vec<IpAddr>, HostLocalError> {
-        let Some(store) = Store::open_existing(&self.data_dir, &self.network)? else {
+        let Some(store) = Store::open_existing(&self.data_dir, &self.network, LOCK_WAIT)? else {
             return Ok(Vec::new());
         };
         let mut freed = Vec::new();
@@ -75,8 +75,12 @@ impl Pool {
 pub fn available(config: &Config, network: &str) -> Result<(), HostLocalError> {
     let sets = config.sets()?;
     check_name(network)?;
-    let taken = match Store::open_existing(&config.data_dir(), network)? {
-        Some(store) => store.taken()?.into_iter().map(|(address, _)| address).collect(),
+    let taken = match Store::open_existing(&config.data_dir(), network, LOCK_WAIT)? {
+        Some(store) => {
+            // An empty file is what a process that died has left.
+            let taken = store.taken()?.into_iter().filter(|(_, owner)| !owner.is_empty());
+            taken.map(|(address, _)| address).collect()
+        }
         None => BTreeSet::new(),
     };
     for set in sets {
@@ -103,7 +107,7 @@ mod tests {
     }
 
     fn take(config: &Config, container_id: &str, interface: &str) -> Result<(), HostLocalError> {
-        allocate(config, Request { network: "n3", container_id, interface }, &[]).map(drop)
+        allocate(config, Request { network: "n3", container_id, interface, wait: LOCK_WAIT }, &[]).map(drop)
     }
 
     #[test]

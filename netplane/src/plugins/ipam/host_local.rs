@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where addresses are kept unless `dataDir` says otherwise.
 const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
@@ -106,6 +107,8 @@ pub struct Request<'a> {
     pub network: &'a str,
     pub container_id: &'a str,
     pub interface: &'a str,
+    /// How long to wait for others who use the store.
+    pub wait: Duration,
 }
 
 impl Config {
@@ -171,7 +174,7 @@ pub fn allocate(
     if let Some(address) = more_than_one_of_a_set(&wanted, &sets) {
         return Err(HostLocalError::TooMany { address });
     }
-    let store = Store::open(&config.data_dir(), request.network)?;
+    let store = Store::open(&config.data_dir(), request.network, request.wait)?;
     let owner = Owner { container_id: request.container_id, interface: request.interface };
     if !store.addresses(owner)?.is_empty() {
         return Err(HostLocalError::Twice {
@@ -186,9 +189,7 @@ pub fn allocate(
         match allocate_from(&store, number, set, request, wanted) {
             Ok(allocation) => allocations.push(allocation),
             Err(error) => {
-                for allocation in &allocations {
-                    store.release(allocation.address.addr())?;
-                }
+                give_back(&store, owner);
                 return Err(error);
             }
         }
@@ -202,6 +203,14 @@ fn more_than_one_of_a_set(wanted: &[IpAddr], sets: &[Vec<Range>]) -> Option<IpAd
         wanted.iter().copied().filter(|it| set.iter().any(|range| range.contains(*it))).nth(1)
     };
     sets.iter().find_map(of_set)
+}
+
+/// After a failure, which is the answer: a second one is told in the log.
+fn give_back(store: &Store, owner: Owner<'_>) {
+    let released = store.addresses(owner).and_then(|it| it.into_iter().try_for_each(|it| store.release(it)));
+    if let Err(error) = released {
+        tracing::warn!(%error, "could not give back the addresses of an ADD that failed");
+    }
 }
 
 fn allocate_from(
@@ -245,7 +254,7 @@ fn allocate_from(
 /// The store cannot be read or written.
 pub fn release(config: &Config, request: Request<'_>) -> Result<(), HostLocalError> {
     check_name(request.network)?;
-    let Some(store) = Store::open_existing(&config.data_dir(), request.network)? else {
+    let Some(store) = Store::open_existing(&config.data_dir(), request.network, request.wait)? else {
         return Ok(());
     };
     let owner = Owner { container_id: request.container_id, interface: request.interface };
@@ -261,7 +270,7 @@ pub fn release(config: &Config, request: Request<'_>) -> Result<(), HostLocalErr
 /// The store cannot be read.
 pub fn held(config: &Config, request: Request<'_>) -> Result<Vec<IpAddr>, HostLocalError> {
     check_name(request.network)?;
-    let Some(store) = Store::open_existing(&config.data_dir(), request.network)? else {
+    let Some(store) = Store::open_existing(&config.data_dir(), request.network, request.wait)? else {
         return Ok(Vec::new());
     };
     let owner = Owner { container_id: request.container_id, interface: request.interface };
@@ -282,6 +291,7 @@ fn parse_wanted(text: &str, sets: &[Vec<Range>]) -> Result<IpAddr, HostLocalErro
 
 #[cfg(test)]
 mod tests {
+    use super::super::store::LOCK_WAIT;
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -293,7 +303,7 @@ mod tests {
     }
 
     fn request<'a>(container_id: &'a str, interface: &'a str) -> Request<'a> {
-        Request { network: "n3", container_id, interface }
+        Request { network: "n3", container_id, interface, wait: LOCK_WAIT }
     }
 
     #[test]
