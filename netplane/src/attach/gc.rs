@@ -32,7 +32,9 @@ pub fn collect(
     let is_valid = |it: &AttachmentRecord| valid.contains(&(it.container_id.clone(), it.interface.clone()));
     let (kept, stale): (Vec<_>, Vec<_>) = all.into_iter().partition(is_valid);
     for record in &stale {
-        errors.extend(detach::detach(&container.at(record), record, records).err());
+        let lock = records.lock(&record.container_id, &record.interface, container.call.timeout);
+        let detached = lock.and_then(|_lock| detach::detach(&container.at(record), record, records));
+        errors.extend(detached.err());
     }
     let holdings = Holdings::new(valid, &kept);
     for (name, network) in networks.iter().filter(|(_, it)| !it.disabled) {

@@ -54,6 +54,9 @@ pub enum AttachError {
     Device { network: String, resource: String, error: DeviceError },
     #[error("cannot {operation} {}", path.display())]
     File { operation: &'static str, path: PathBuf, source: std::io::Error },
+    /// Something is at work on the same container and interface.
+    #[error("{0}")]
+    Busy(crate::plugins::lock::LockError),
     #[error("network {network}: default route: {error}")]
     DefaultRoute { network: String, error: PluginError },
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]

@@ -71,6 +71,8 @@ pub fn perform<E: From<AttachError>>(
     records: &RecordStore,
 ) -> Result<Attached, E> {
     let call = &container.call;
+    records.make()?;
+    let _lock = records.lock(&call.container_id, &call.interface, call.timeout)?;
     if let Found::Record(left) = records.load(&call.container_id, &call.interface)? {
         if left.complete {
             let (container_id, interface) = (call.container_id.clone(), call.interface.clone());
@@ -149,7 +151,7 @@ fn attach_all<E: From<AttachError>>(
     delegates.extend(rest);
     wish.map_or(Ok(()), |it| it.fulfil(container, record))?;
     record.complete = true;
-    records.save(record)?;
+    records.save(record, true)?;
     Ok(delegates)
 }
 
@@ -179,8 +181,9 @@ fn attach(
     records: &RecordStore,
     record: &mut AttachmentRecord,
 ) -> Result<(), AttachError> {
+    // With the results of those before it.
     record.attachments.push(begun(delegate));
-    records.save(record)?;
+    records.save(record, false)?;
     let call = container.call_for(&delegate.interface);
     device_info::offer(delegate);
     let mut result = delegate.chained.then(CniResult::default);
@@ -211,7 +214,7 @@ fn attach(
         attachment.device_info = device_info::collect(delegate);
         attachment.result = Some(result);
     }
-    records.save(record)
+    Ok(())
 }
 
 /// The master that the agent attaches to: as configured, else as the built-in plugin finds it.

@@ -1,13 +1,16 @@
-//! Attachment records on disk: written to a temporary file, synced and renamed, so that a reader sees the
-//! old one or the new one whatever happens.
+//! Attachment records on disk: written to a temporary file and renamed, so that a reader sees the old one or
+//! the new one whatever happens; and the lock of a container's interface.
 
 use super::AttachError;
 use super::record::{AttachmentRecord, RECORD_VERSION};
+use crate::plugins::lock::{self, FileLock, LockError};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The folder of records.
 #[derive(Clone, Debug)]
@@ -30,7 +33,47 @@ impl RecordStore {
     }
 
     fn path(&self, container_id: &str, interface: &str) -> PathBuf {
-        self.folder.join(format!("{container_id}-{interface}.json"))
+        self.folder.join(format!("{}.json", stem(container_id, interface)))
+    }
+
+    /// Keeps others from the same container and interface until it is dropped: a runtime that was started
+    /// anew may ask for DEL while the ADD that it does not know of any more is still at work. Plugins that
+    /// are run inherit the lock, so it is not free before the last of them has ended, whatever became of us.
+    /// None: the folder cannot be written, or is not there; that is no reason not to take down.
+    ///
+    /// # Errors
+    /// Somebody else is at work for the whole of `at_most`.
+    pub fn lock(
+        &self,
+        container_id: &str,
+        interface: &str,
+        at_most: Duration,
+    ) -> Result<Option<RecordLock>, AttachError> {
+        let path = self.folder.join(format!("{}.lock", stem(container_id, interface)));
+        match lock::exclusive(&path, at_most) {
+            Ok(lock) => {
+                if let Err(error) = fcntl(&*lock, FcntlArg::F_SETFD(FdFlag::empty())) {
+                    tracing::warn!(%error, "plugins will not inherit the lock");
+                }
+                Ok(Some(RecordLock { path, _lock: lock }))
+            }
+            Err(LockError::File { operation, path, source }) => {
+                if source.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(error = %source, path = %path.display(), operation, "no lock");
+                }
+                Ok(None)
+            }
+            Err(held @ LockError::Held { .. }) => Err(AttachError::Busy(held)),
+        }
+    }
+
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make(&self) -> Result<(), AttachError> {
+        let failed = |source| AttachError::File { operation: "make", path: self.folder.clone(), source };
+        fs::create_dir_all(&self.folder).map_err(failed)
     }
 
     /// The record of a container's interface. A damaged one is set aside, with a warning.
@@ -38,39 +81,35 @@ impl RecordStore {
     /// # Errors
     /// It cannot be read, or is of a newer version.
     pub fn load(&self, container_id: &str, interface: &str) -> Result<Found, AttachError> {
-        match read(&self.path(container_id, interface))? {
-            // "a" with "b-c" and "a-b" with "c" have one file name; they are not each other's.
-            Found::Record(it) if it.container_id != container_id || it.interface != interface => {
-                Ok(Found::Nothing)
-            }
-            found => Ok(found),
-        }
+        read(&self.path(container_id, interface))
     }
 
-    /// Writes a record in place of the old one.
+    /// Writes a record in place of the old one. `durable`: it is there after a power cut as well, for which
+    /// the disk is waited for; else after everything but a power cut.
     ///
     /// # Errors
     /// The folder or the file cannot be written; the old record is unchanged then.
-    pub fn save(&self, record: &AttachmentRecord) -> Result<(), AttachError> {
+    pub fn save(&self, record: &AttachmentRecord, durable: bool) -> Result<(), AttachError> {
         let path = self.path(&record.container_id, &record.interface);
         let failed = |source| AttachError::File { operation: "write", path: path.clone(), source };
-        fs::create_dir_all(&self.folder).map_err(failed)?;
         // Not `.json`: readers of the folder pass over it.
         let temporary = path.with_extension("tmp");
-        let written = write_synced(&temporary, record).and_then(|()| fs::rename(&temporary, &path));
+        let written = write(&temporary, record, durable).and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
         written.map_err(failed)?;
-        sync_folder(&self.folder).map_err(failed)
+        if durable { sync_folder(&self.folder).map_err(failed) } else { Ok(()) }
     }
 
-    /// Removes a record. One that is not there is no error.
+    /// Removes a record, and what a process that died while it wrote one has left. One that is not there is
+    /// no error.
     ///
     /// # Errors
     /// It cannot be removed.
     pub fn remove(&self, container_id: &str, interface: &str) -> Result<(), AttachError> {
         let path = self.path(container_id, interface);
+        let _ = fs::remove_file(path.with_extension("tmp"));
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(AttachError::File { operation: "remove", path, source })
@@ -101,23 +140,31 @@ impl RecordStore {
         Ok(all)
     }
 
-    /// Removes what was set aside and half-written files, but for containers and interfaces in `valid`.
-    /// What fails is returned.
+    /// Removes what was set aside, half-written files and locks that nobody holds, but for containers and
+    /// interfaces in `valid`. What fails is returned.
     pub fn sweep(&self, valid: &BTreeSet<(String, String)>) -> Vec<AttachError> {
-        let paths = match self.files(&["corrupt", "tmp"]) {
+        let paths = match self.files(&["corrupt", "tmp", "lock"]) {
             Ok(paths) => paths,
             Err(error) => return vec![error],
         };
-        let kept: BTreeSet<_> = valid.iter().map(|(id, interface)| format!("{id}-{interface}")).collect();
-        let stem = |path: &Path| path.file_stem().and_then(|it| it.to_str()).map(str::to_owned);
-        let stale = paths.into_iter().filter(|path| !stem(path).is_some_and(|it| kept.contains(&it)));
-        let remove = |path: PathBuf| match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Some(AttachError::File { operation: "remove", path, source })
+        let mut errors = Vec::new();
+        for path in paths {
+            let Some((id, interface)) = names(&path) else { continue };
+            if valid.contains(&(id.to_owned(), interface.to_owned())) {
+                continue;
             }
-            _ => None,
-        };
-        stale.filter_map(remove).collect()
+            if path.extension().is_some_and(|it| it == "lock") {
+                // Its file goes with it.
+                drop(self.lock(id, interface, Duration::ZERO));
+                continue;
+            }
+            if let Err(source) = fs::remove_file(&path)
+                && source.kind() != io::ErrorKind::NotFound
+            {
+                errors.push(AttachError::File { operation: "remove", path, source });
+            }
+        }
+        errors
     }
 
     /// Files of the folder by extension, in order.
@@ -131,6 +178,7 @@ impl RecordStore {
         let extension = |it: &Path| it.extension().and_then(|it| it.to_str()).map(str::to_owned);
         let mut paths: Vec<_> = entries.into_iter().map(|it| it.path()).collect();
         paths.retain(|it| extension(it).is_some_and(|it| extensions.contains(&it.as_str())));
+        paths.retain(|it| names(it).is_some());
         paths.sort();
         Ok(paths)
     }
@@ -142,6 +190,37 @@ pub struct AllRecords {
     pub records: Vec<AttachmentRecord>,
     /// One for each that could not be read.
     pub errors: Vec<AttachError>,
+}
+
+/// A lock of [`RecordStore::lock`]. Its file goes with it.
+#[derive(Debug)]
+pub struct RecordLock {
+    path: PathBuf,
+    _lock: FileLock,
+}
+
+impl Drop for RecordLock {
+    fn drop(&mut self) {
+        // Whoever has it open and waits looks whether it is still there.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// What a container's interface is called among files. Neither has an `@` where it would be taken for the
+/// one between them: the container's name has none at all.
+fn stem(container_id: &str, interface: &str) -> String {
+    format!("{container_id}@{interface}")
+}
+
+/// What the attachment whose record this file is called is known by; none for other files, which may be
+/// somebody else's: Multus's `cniDir` may be ours, too.
+pub fn key(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.strip_suffix(".json").filter(|_| names(path).is_some())
+}
+
+/// Container and interface that a file is about.
+fn names(path: &Path) -> Option<(&str, &str)> {
+    path.file_stem()?.to_str()?.split_once('@')
 }
 
 fn read(path: &Path) -> Result<Found, AttachError> {
@@ -168,12 +247,11 @@ fn read(path: &Path) -> Result<Found, AttachError> {
     }
 }
 
-fn write_synced(path: &Path, record: &AttachmentRecord) -> io::Result<()> {
+fn write(path: &Path, record: &AttachmentRecord, durable: bool) -> io::Result<()> {
     // For root only: configurations of plugins may hold secrets.
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    serde_json::to_writer(&mut file, record)?;
-    file.flush()?;
-    file.sync_all()
+    file.write_all(&serde_json::to_vec(record)?)?;
+    if durable { file.sync_all() } else { Ok(()) }
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -222,8 +300,9 @@ mod tests {
     fn saved_loaded_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = RecordStore::new(folder.path().join("made"));
+        store.make().expect("made");
         assert_eq!(store.load("abc", "eth0").expect("nothing"), Found::Nothing);
-        store.save(&record()).expect("saved");
+        store.save(&record(), true).expect("saved");
         assert_eq!(store.load("abc", "eth0").expect("loaded"), Found::Record(Box::new(record())));
         assert_eq!(store.all().expect("listed").records, [record()]);
         store.remove("abc", "eth0").expect("removed");
@@ -236,20 +315,71 @@ mod tests {
     fn a_truncated_record_is_set_aside() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = RecordStore::new(folder.path());
-        fs::write(folder.path().join("abc-eth0.json"), "{\"version\":1,\"cont").expect("a file");
+        fs::write(folder.path().join("abc@eth0.json"), "{\"version\":1,\"cont").expect("a file");
         assert_eq!(store.load("abc", "eth0").expect("set aside"), Found::SetAside);
-        assert!(folder.path().join("abc-eth0.corrupt").exists());
+        assert!(folder.path().join("abc@eth0.corrupt").exists());
     }
 
     #[test]
     fn a_newer_record_is_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = RecordStore::new(folder.path());
-        fs::write(folder.path().join("abc-eth0.json"), "{\"version\":99}").expect("a file");
+        fs::write(folder.path().join("abc@eth0.json"), "{\"version\":99}").expect("a file");
         assert!(store.load("abc", "eth0").is_err());
-        store.save(&AttachmentRecord { container_id: "abd".to_owned(), ..record() }).expect("saved");
+        store.save(&AttachmentRecord { container_id: "abd".to_owned(), ..record() }, false).expect("saved");
         let all = store.all().expect("listed");
         assert_eq!((all.records.len(), all.errors.len()), (1, 1), "the others are read all the same");
-        assert!(folder.path().join("abc-eth0.json").exists());
+        assert!(folder.path().join("abc@eth0.json").exists());
+    }
+
+    #[test]
+    fn containers_and_interfaces_with_hyphens_and_dots_have_records_of_their_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = RecordStore::new(folder.path());
+        let pairs = [("a", "b-c"), ("a-b", "c"), ("a", "b.c"), ("a.b", "c"), ("a", "b@c"), ("a", "x.json")];
+        let of = |(id, interface): (&str, &str)| AttachmentRecord {
+            container_id: id.to_owned(),
+            interface: interface.to_owned(),
+            ..record()
+        };
+        for pair in pairs {
+            store.save(&of(pair), false).expect("saved");
+        }
+        assert_eq!(store.all().expect("listed").records.len(), pairs.len());
+        for (at, pair) in pairs.into_iter().enumerate() {
+            let found = store.load(pair.0, pair.1).expect("loaded");
+            assert_eq!(found, Found::Record(Box::new(of(pair))), "{pair:?}");
+            store.remove(pair.0, pair.1).expect("removed");
+            assert_eq!(store.all().expect("listed").records.len(), pairs.len() - at - 1);
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_later_netplane_is_read_as_long_as_its_version_is_ours() {
+        let text = serde_json::to_string(&record()).expect("JSON").replace('{', r#"{"later":{"x":[1]},"#);
+        let text = text.replace(
+            "\"attachments\":[]",
+            r#""attachments":[{"label":"n","interface":"net1",
+            "plugins":[{"type":"t","own":1}],"later":true}]"#,
+        );
+        let Ok(read) = parse(&text) else { panic!("unknown keys are passed over: {text}") };
+        assert_eq!(read.attachments[0].plugins[0]["own"], 1, "a plugin's keys are kept");
+    }
+
+    #[test]
+    fn what_a_save_that_was_cut_off_has_left_goes_with_the_record() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = RecordStore::new(folder.path());
+        fs::write(folder.path().join("abc@eth0.tmp"), "{").expect("a file");
+        store.remove("abc", "eth0").expect("removed");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn what_is_not_called_like_a_record_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("theirs.json"), "no JSON").expect("a file");
+        assert_eq!(RecordStore::new(folder.path()).all().expect("listed").records, []);
+        assert!(folder.path().join("theirs.json").exists());
     }
 }

@@ -133,6 +133,7 @@ impl From<&AttachError> for CniError {
                 return all.unwrap_or_else(|| Self::new(code::FAILED, error.to_string()));
             }
             AttachError::Taken { .. } => code::FAILED,
+            AttachError::Busy(_) => code::TRY_AGAIN,
             AttachError::File { .. } | AttachError::Nads(_) => code::IO,
             AttachError::Selection(_)
             | AttachError::NoNad { .. }

@@ -135,13 +135,14 @@ fn cluster(config: &Config) -> Cluster {
 
 fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
     let container = container(request, config);
+    let _lock = records.lock(&request.container_id, &request.interface, config.delegate_timeout)?;
     match records.load(&request.container_id, &request.interface)? {
         Found::Record(record) if config.retry_delete_on_error => {
             Ok(detach::detach(&container, &record, records)?)
         }
         Found::Record(record) => Ok(detach::detach_or_forget(&container, &record, records)?),
         // There is nothing that this plugin made, or all is down already.
-        Found::Nothing => Ok(()),
+        Found::Nothing => Ok(records.remove(&request.container_id, &request.interface)?),
         // What the record would say is lost. What the same request would make now is the best guess.
         Found::SetAside => match networks::guess(request, config, &cluster(config)) {
             Ok(delegates) => Ok(detach::detach(&container, &container.record(&delegates), records)?),

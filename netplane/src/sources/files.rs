@@ -3,7 +3,7 @@
 
 use super::{Fact, Send, Stop, chain};
 use crate::attach::record::AttachmentRecord;
-use crate::attach::store::{Unreadable, parse};
+use crate::attach::store::{Unreadable, key, parse};
 use crate::nad::dir::{self, Loaded};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher};
@@ -87,12 +87,9 @@ pub(crate) fn read_records(folder: &Path) -> Records {
         Err(error) => return (records, vec![format!("cannot read {}: {error}", folder.display())]),
     };
     for path in entries.flatten().map(|it| it.path()) {
-        if path.extension().and_then(|it| it.to_str()) != Some("json") {
-            continue;
-        }
+        let Some(name) = key(&path) else { continue };
         // Removed since the folder was read: that is the next round's news.
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        let Some(name) = path.file_stem().and_then(|it| it.to_str()) else { continue };
         match parse(&text) {
             Ok(record) if record.complete => drop(records.insert(name.to_owned(), record)),
             Ok(_) => {}

@@ -197,13 +197,13 @@ fn a_record_whose_namespace_is_gone_is_a_problem_and_nothing_more() {
     let text = std::fs::read_to_string(record).expect("a record");
     let pod = lab.pod.path().display().to_string();
     let ghost = text.replace(&pod, "/run/netns/absent").replace("upf-0", "upf-1");
-    std::fs::write(records.join("ghost-eth0.json"), ghost).expect("another record");
+    std::fs::write(records.join("ghost@eth0.json"), ghost).expect("another record");
     let agent = lab.start_agent().expect("an agent");
     let status = until(&lab, &agent, "the pod that is there forwards", |it| forwarding(it, 3));
     let problems = problems(&status);
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(
-        problems[0].starts_with("container ghost-eth0: cannot open network namespace /run/netns/absent"),
+        problems[0].starts_with("container ghost@eth0: cannot open network namespace /run/netns/absent"),
         "{problems:?}"
     );
     agent.terminate().expect("a clean end");

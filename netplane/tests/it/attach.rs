@@ -137,7 +137,7 @@ fn an_add_that_was_cut_off_is_cleaned_by_the_next() {
     let pod = node.pod();
     let configuration = node.configuration("1.1.0", "n3");
     node.call("ADD", &pod, &configuration).expect("attached");
-    let record = node.records().join(format!("{}-eth0.json", pod.name));
+    let record = node.records().join(format!("{}@eth0.json", pod.name));
     let text = std::fs::read_to_string(&record).expect("a record");
     std::fs::write(&record, text.replace("\"complete\":true", "\"complete\":false"))
         .expect("as after kill -9");

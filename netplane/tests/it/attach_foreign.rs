@@ -159,11 +159,11 @@ fn a_damaged_record_is_set_aside_and_del_does_what_it_can() {
     let pod = lab.node.pod();
     let configuration = lab.configuration("1.1.0", "single");
     lab.add(&pod, &configuration);
-    let record = lab.node.records().join(format!("{}-eth0.json", pod.name));
+    let record = lab.node.records().join(format!("{}@eth0.json", pod.name));
     std::fs::write(&record, "{").expect("written");
     lab.del(&pod, &configuration);
     assert_eq!(lab.calls()[1..], ["DEL-net1-one"]);
-    assert_eq!(lab.records(), [format!("{}-eth0.corrupt", pod.name)]);
+    assert_eq!(lab.records(), [format!("{}@eth0.corrupt", pod.name)]);
     lab.del(&pod, &configuration);
     assert_eq!(lab.calls().len(), 2, "nothing is known any more");
 }
@@ -175,7 +175,7 @@ fn an_add_that_was_cut_off_is_undone_where_it_was() {
     let configuration = lab.configuration("1.1.0", "single");
     let add = |netns: &Path| lab.node.call_in("ADD", "same", netns, &configuration.to_string());
     add(&before.path()).expect("attached");
-    let record = lab.node.records().join("same-eth0.json");
+    let record = lab.node.records().join("same@eth0.json");
     let text = std::fs::read_to_string(&record).expect("a record");
     std::fs::write(&record, text.replace("\"complete\":true", "\"complete\":false"))
         .expect("as after kill -9");
@@ -201,7 +201,7 @@ fn gc_takes_down_what_the_runtime_does_not_know() {
     assert_eq!(lab.calls()[2..], ["DEL-net1-one"]);
     let netns = std::fs::read_to_string(lab.path("netns")).expect("read");
     assert_eq!(Path::new(netns.trim()), gone.path());
-    assert_eq!(lab.records(), [format!("{}-eth0.json", kept.name)]);
+    assert_eq!(lab.records(), [format!("{}@eth0.json", kept.name)]);
 }
 
 #[test]

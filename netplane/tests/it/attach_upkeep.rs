@@ -156,7 +156,7 @@ fn gc_is_passed_on_to_plugins_that_know_it() {
     assert_eq!(told.collect::<Vec<_>>(), [base, new("one"), new("two")]);
     let env = std::fs::read_to_string(lab.path("env")).expect("read");
     assert!(!env.contains("CNI_CONTAINERID") && env.contains("CNI_PATH"), "{env}");
-    assert_eq!(lab.records(), [format!("{}-eth0.json", kept.name)]);
+    assert_eq!(lab.records(), [format!("{}@eth0.json", kept.name)]);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn gc_goes_on_after_errors_and_reports_them_all() {
     for pod in [&kept, &gone] {
         lab.add(pod, &configuration);
     }
-    let unreadable = lab.node.records().join("later-eth0.json");
+    let unreadable = lab.node.records().join("later@eth0.json");
     std::fs::write(&unreadable, r#"{"version": 99}"#).expect("written");
     for (file, name) in [("fail-DEL-net1-one", "first"), ("fail-GC--one", "second")] {
         let printed = json!({"code": 11, "msg": name, "details": format!("of {name}")});
@@ -176,11 +176,11 @@ fn gc_goes_on_after_errors_and_reports_them_all() {
     }
     let error = gc(&lab.node, &kept, &configuration, &[&kept.name]).expect_err("three things");
     assert_eq!(error["code"], 100, "they have not one code: {error}");
-    for part in ["later-eth0.json", "network core/single: first", "network core/new: second"] {
+    for part in ["later@eth0.json", "network core/single: first", "network core/new: second"] {
         assert!(message(&error).contains(part), "{part}: {error}");
     }
     assert!(lab.calls().contains(&"DEL-net2-one".to_owned()), "the other delegate: {:?}", lab.calls());
-    assert!(lab.node.records().join(format!("{}-eth0.json", gone.name)).exists(), "to be tried again");
+    assert!(lab.node.records().join(format!("{}@eth0.json", gone.name)).exists(), "to be tried again");
     std::fs::remove_file(&unreadable).expect("removed");
     std::fs::remove_file(lab.path("fail-GC--one")).expect("removed");
     let error = gc(&lab.node, &kept, &configuration, &[&kept.name]).expect_err("one thing");
@@ -194,7 +194,7 @@ fn gc_goes_on_after_errors_and_reports_them_all() {
     assert!(message(&error).contains("core/absent"), "{error}");
     assert_eq!(lab.records(), [format!("{}-eth0.json", kept.name)], "the rest is done all the same");
     gc(&lab.node, &kept, &configuration, &[&kept.name]).expect("done");
-    assert_eq!(lab.records(), [format!("{}-eth0.json", kept.name)]);
+    assert_eq!(lab.records(), [format!("{}@eth0.json", kept.name)]);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn gc_gives_back_addresses_that_nobody_has() {
     // Of a container that the runtime has and netplane did not attach.
     write("n3/10.30.0.103", "stranger\r\nnet7");
     let records = node.records();
-    for file in ["killed-eth0.corrupt", "killed-eth0.tmp", "stranger-eth0.corrupt"] {
+    for file in ["killed@eth0.corrupt", "killed@eth0.tmp", "stranger@eth0.corrupt"] {
         std::fs::write(records.join(file), "{").expect("written");
     }
     gc(&node, &kept, &configuration, &[&kept.name, "stranger"]).expect("done");
@@ -266,7 +266,7 @@ fn gc_gives_back_addresses_that_nobody_has() {
     node.call("CHECK", &kept, &configuration).expect("as it was");
     let mut left = files(&records);
     left.sort_unstable();
-    let mut expected = vec![format!("{}-eth0.json", kept.name), "stranger-eth0.corrupt".to_owned()];
+    let mut expected = vec![format!("{}@eth0.json", kept.name), "stranger@eth0.corrupt".to_owned()];
     expected.sort_unstable();
     assert_eq!(left, expected);
 }
