@@ -10,7 +10,11 @@ use rtnetlink::packet_route::route::{
     RouteType, RouteVia,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The table where routes are unless something else is asked for.
+pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
 /// A route out of one interface. Multipath routes are not among these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +50,16 @@ impl Netlink {
     pub fn default_routes(&self) -> Result<Vec<Route>, NetlinkError> {
         let hops = self.route_messages()?.iter().flat_map(hops).collect::<Vec<_>>();
         Ok(hops.into_iter().filter(Route::is_default).collect())
+    }
+
+    /// Table and destination of all unicast routes, those of several hops too.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn destinations(&self) -> Result<BTreeSet<(u32, IpNet)>, NetlinkError> {
+        let messages = self.route_messages()?;
+        let all = messages.iter().map(hops_of_table);
+        Ok(all.flat_map(|(table, hops)| hops.into_iter().map(move |it| (table, it.destination))).collect())
     }
 
     fn route_messages(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
@@ -188,7 +202,12 @@ fn route(message: &RouteMessage) -> Option<Route> {
 
 /// Each hop of a unicast route of the main table.
 fn hops(message: &RouteMessage) -> Vec<Route> {
-    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
+    let (table, hops) = hops_of_table(message);
+    if table == MAIN_TABLE { hops } else { Vec::new() }
+}
+
+/// Each hop of a unicast route, and its table.
+fn hops_of_table(message: &RouteMessage) -> (u32, Vec<Route>) {
     let mut table = u32::from(message.header.table);
     let (mut destination, mut metric) = (None, 0);
     let mut ways = vec![way(None, &message.attributes)];
@@ -203,8 +222,8 @@ fn hops(message: &RouteMessage) -> Vec<Route> {
             _ => {}
         }
     }
-    if table != main || message.header.kind != RouteType::Unicast {
-        return Vec::new();
+    if message.header.kind != RouteType::Unicast {
+        return (table, Vec::new());
     }
     let any: IpAddr = match message.header.address_family {
         AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
@@ -212,11 +231,11 @@ fn hops(message: &RouteMessage) -> Vec<Route> {
     };
     let prefix = message.header.destination_prefix_length;
     let Ok(destination) = IpNet::new(destination.unwrap_or(any), prefix) else {
-        return Vec::new();
+        return (table, Vec::new());
     };
     let hop =
         |(index, gateway): (Option<u32>, _)| Some(Route { destination, gateway, index: index?, metric });
-    ways.into_iter().filter_map(hop).collect()
+    (table, ways.into_iter().filter_map(hop).collect())
 }
 
 /// Interface and gateway of a hop.

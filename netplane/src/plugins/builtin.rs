@@ -7,7 +7,7 @@ use super::result::{CniResult, Dns, Interface, Ip, Route};
 use super::{Call, PluginError, code};
 use crate::netlink::configure::Setup;
 use crate::netlink::netns::{Netns, NetnsError};
-use crate::netlink::route::NewRoute;
+use crate::netlink::route::{MAIN_TABLE, NewRoute};
 use crate::netlink::socket::{Netlink, OpenError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -283,10 +283,11 @@ pub fn check(call: &Call, config: &Value, previous: Option<&CniResult>) -> Resul
             return missing(format!("its address {} is not reserved any more", ip.address));
         }
     }
-    let routes = pod.routes().map_err(netlink)?;
+    let routes = pod.destinations().map_err(netlink)?;
     for route in &previous.routes {
+        let table = route.more.get("table").and_then(|it| u32::deserialize(it).ok()).unwrap_or(MAIN_TABLE);
         // By destination only, as the reference plugins: of two networks with a default route one has it.
-        if !routes.iter().any(|it| it.destination == route.dst) {
+        if !routes.contains(&(table, route.dst)) {
             return missing(format!("its route to {} is gone", route.dst));
         }
     }

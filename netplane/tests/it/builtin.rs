@@ -111,6 +111,30 @@ fn the_master_may_be_in_the_container() {
 }
 
 #[test]
+fn default_routes_of_two_networks_are_as_with_the_reference_plugins() {
+    let mut node = Node::new();
+    for (name, master, number) in [("default-network", "n3", 20), ("n6", "n6", 40)] {
+        let mut config = node.macvlan(master, "");
+        config["ipam"] = json!({"type": "host-local", "dataDir": node.ipam(),
+            "ranges": [[{"subnet": format!("10.{number}.0.0/24")}], [{"subnet": format!("2001:db8:{number}::/64")}]],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]});
+        node.nad(name, &config);
+    }
+    let pod = node.pod();
+    let configuration = node.configuration("1.1.0", "n6");
+    node.call("ADD", &pod, &configuration).expect("attached");
+    // For IPv4 the later one is asked first, for IPv6 it is one route of two hops.
+    let routes = pod.ip("-4 route show default");
+    let routes: Vec<_> = routes.lines().map(str::trim).collect();
+    assert_eq!(routes, ["default via 10.40.0.1 dev net1", "default via 10.20.0.1 dev eth0"]);
+    let routes = pod.ip("-6 route show default");
+    let hops = routes.matches("nexthop via 2001:db8:").count();
+    assert_eq!(hops, 2, "{routes}");
+    node.call("CHECK", &pod, &configuration).expect("as it was");
+    node.call("DEL", &pod, &configuration).expect("detached");
+}
+
+#[test]
 fn keys_of_newer_and_other_versions() {
     let mut node = Node::new();
     let resolv_conf = node.folder().join("resolv.conf");
@@ -137,5 +161,10 @@ fn keys_of_newer_and_other_versions() {
     assert_eq!(pod.ip("route show 10.99.0.0/16"), "");
     let route = pod.ip("route show table 1000");
     assert_eq!(route.trim(), "10.99.0.0/16 via 10.20.0.7 dev eth0");
-    node.call("DEL", &pod, &node.configuration("1.1.0", "")).expect("detached");
+    let configuration = node.configuration("1.1.0", "");
+    node.call("CHECK", &pod, &configuration).expect("as it was");
+    pod.ip("route del 10.99.0.0/16 table 1000");
+    let error = node.call("CHECK", &pod, &configuration).expect_err("the route is gone");
+    assert!(error["msg"].as_str().is_some_and(|it| it.contains("10.99.0.0/16 is gone")), "{error}");
+    node.call("DEL", &pod, &configuration).expect("detached");
 }
