@@ -67,7 +67,7 @@ fn attached(lan: &Value, last: &Value, v4: &[&str], v6: &[&str]) {
 
 /// `GATEWAY INTERFACE` of each default route in the record.
 fn recorded(lab: &Debian, pod: &Pod) -> Vec<String> {
-    let path = lab.node.records().join(format!("{}-eth0.json", pod.name));
+    let path = lab.node.records().join(format!("{}@eth0.json", pod.name));
     let record: Value =
         serde_json::from_str(&std::fs::read_to_string(path).expect("a record")).expect("JSON");
     let mut all = Vec::new();

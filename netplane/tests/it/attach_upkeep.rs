@@ -192,7 +192,7 @@ fn gc_goes_on_after_errors_and_reports_them_all() {
     lost["clusterNetwork"] = json!("core/absent");
     let error = gc(&lab.node, &kept, &lost, &[&kept.name]).expect_err("its addresses cannot be found");
     assert!(message(&error).contains("core/absent"), "{error}");
-    assert_eq!(lab.records(), [format!("{}-eth0.json", kept.name)], "the rest is done all the same");
+    assert_eq!(lab.records(), [format!("{}@eth0.json", kept.name)], "the rest is done all the same");
     gc(&lab.node, &kept, &configuration, &[&kept.name]).expect("done");
     assert_eq!(lab.records(), [format!("{}@eth0.json", kept.name)]);
 }
