@@ -20,6 +20,12 @@ pub fn detach(
     record: &AttachmentRecord,
     records: &RecordStore,
 ) -> Result<(), AttachError> {
+    take_down(container, record)?;
+    records.remove(&record.container_id, &record.interface)
+}
+
+/// The same, wherever it is known from.
+pub(super) fn take_down(container: &Container, record: &AttachmentRecord) -> Result<(), AttachError> {
     let mut errors = Vec::new();
     // Those with further plugins in a list go in their place: the later plugins' DELs come first.
     let alone = record.attachments.iter().filter_map(|it| match it.plugins.as_slice() {
@@ -39,10 +45,7 @@ pub fn detach(
         let named = |error| AttachError::Delegate { network: attachment.label.clone(), error };
         errors.extend(failed.into_iter().map(named));
     }
-    if errors.is_empty() {
-        return records.remove(&record.container_id, &record.interface);
-    }
-    Err(AttachError::of_all(errors))
+    if errors.is_empty() { Ok(()) } else { Err(AttachError::of_all(errors)) }
 }
 
 /// As [`detach`], but what never came up is tried and then forgotten. Its plugin refused to add it, perhaps for

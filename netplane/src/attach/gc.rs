@@ -3,10 +3,12 @@
 
 use super::AttachError;
 use super::detach;
+use super::multus::MultusCaches;
 use super::perform::Container;
 use super::plan::Delegate;
 use super::record::AttachmentRecord;
 use super::store::{AllRecords, RecordStore};
+use crate::netlink::netns::Netns;
 use crate::plugins::ipam::audit::{Keep, Pool};
 use crate::plugins::version::Version;
 use crate::plugins::{self, PluginError, Verb, builtin, code};
@@ -26,8 +28,13 @@ pub fn collect(
     valid: &Valid,
     known: &[Delegate],
     records: &RecordStore,
+    multus: &MultusCaches,
 ) -> Result<(), AttachError> {
-    let AllRecords { records: all, mut errors } = records.all()?;
+    let AllRecords { records: mut all, mut errors } = records.all()?;
+    let recorded: BTreeSet<_> = all.iter().map(|it| it.container_id.clone()).collect();
+    for id in multus.containers()?.difference(&recorded) {
+        errors.extend(of_multus(container, id, valid, multus, &mut all).err());
+    }
     let networks = networks(known, &all);
     let is_valid = |it: &AttachmentRecord| valid.contains(&(it.container_id.clone(), it.interface.clone()));
     let (kept, stale): (Vec<_>, Vec<_>) = all.into_iter().partition(is_valid);
@@ -59,6 +66,37 @@ pub fn collect(
     }
     errors.extend(records.sweep(valid));
     if errors.is_empty() { Ok(()) } else { Err(AttachError::of_all(errors)) }
+}
+
+/// A container that Multus attached: one that is valid is known from now on, else it is taken down.
+fn of_multus(
+    container: &Container,
+    id: &str,
+    valid: &Valid,
+    multus: &MultusCaches,
+    known: &mut Vec<AttachmentRecord>,
+) -> Result<(), AttachError> {
+    let interface = valid.iter().find(|(it, _)| it == id).map(|(_, interface)| interface.clone());
+    let is_valid = interface.is_some();
+    // Its own name is not written down anywhere; it is the runtime's, and all runtimes use this one.
+    let interface = interface.unwrap_or_else(|| "eth0".to_owned());
+    let container = container.named(id, &interface);
+    let Some(left) = multus.find(&container)? else { return Ok(()) };
+    if is_valid {
+        if !left.incomplete {
+            known.push(left.record);
+        }
+        return Ok(());
+    }
+    // There may be another runtime on this node, whose pods are not in this one's list.
+    if left.record.netns.as_os_str().is_empty() || Netns::open(&left.record.netns).is_ok() {
+        tracing::debug!(
+            container = id,
+            "attached by Multus, unknown to the runtime, and perhaps alive: left"
+        );
+        return Ok(());
+    }
+    left.take_down(&container)
 }
 
 /// Network configurations of one name.

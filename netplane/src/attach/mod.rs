@@ -5,6 +5,7 @@ mod default_route;
 pub mod detach;
 mod device_info;
 pub mod gc;
+pub mod multus;
 pub mod perform;
 pub mod places;
 pub mod plan;

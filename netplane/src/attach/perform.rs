@@ -30,6 +30,17 @@ impl Container {
         Self { call, pod: record.pod.clone() }
     }
 
+    /// Another container of which nothing else is known.
+    pub(super) fn named(&self, container_id: &str, interface: &str) -> Self {
+        let call = Call {
+            container_id: container_id.to_owned(),
+            netns: None,
+            args: String::new(),
+            ..self.call_for(interface)
+        };
+        Self { call, pod: None }
+    }
+
     /// A record of these delegates as they are before they have done anything.
     pub fn record(&self, delegates: &[Delegate]) -> AttachmentRecord {
         AttachmentRecord {

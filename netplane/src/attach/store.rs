@@ -58,7 +58,7 @@ impl RecordStore {
                 Ok(Some(RecordLock { path, _lock: lock }))
             }
             Err(LockError::File { operation, path, source }) => {
-                if source.kind() != io::ErrorKind::NotFound {
+                if !is_absent(&source) {
                     tracing::warn!(error = %source, path = %path.display(), operation, "no lock");
                 }
                 Ok(None)
@@ -111,7 +111,8 @@ impl RecordStore {
         let path = self.path(container_id, interface);
         let _ = fs::remove_file(path.with_extension("tmp"));
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            // On a read-only disk that is the answer for files that are not there, too.
+            Err(source) if fs::symlink_metadata(&path).is_ok() => {
                 Err(AttachError::File { operation: "remove", path, source })
             }
             Err(_) => Ok(()),
@@ -159,7 +160,7 @@ impl RecordStore {
                 continue;
             }
             if let Err(source) = fs::remove_file(&path)
-                && source.kind() != io::ErrorKind::NotFound
+                && !is_absent(&source)
             {
                 errors.push(AttachError::File { operation: "remove", path, source });
             }
@@ -172,7 +173,7 @@ impl RecordStore {
         let failed = |source| AttachError::File { operation: "list", path: self.folder.clone(), source };
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(failed)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
             Err(source) => return Err(failed(source)),
         };
         let extension = |it: &Path| it.extension().and_then(|it| it.to_str()).map(str::to_owned);
@@ -190,6 +191,11 @@ pub struct AllRecords {
     pub records: Vec<AttachmentRecord>,
     /// One for each that could not be read.
     pub errors: Vec<AttachError>,
+}
+
+/// Whether a file cannot be there, as not even its folder is.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// A lock of [`RecordStore::lock`]. Its file goes with it.
@@ -227,7 +233,7 @@ fn read(path: &Path) -> Result<Found, AttachError> {
     let failed = |operation, source| AttachError::File { operation, path: path.to_owned(), source };
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if is_absent(&error) => return Ok(Found::Nothing),
         // Bytes that are no text are damage as well.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
         Err(source) => return Err(failed("read", source)),

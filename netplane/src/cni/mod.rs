@@ -14,7 +14,9 @@ mod status;
 
 use crate::attach::detach;
 use crate::attach::gc;
+use crate::attach::multus::MultusCaches;
 use crate::attach::perform::{self, Container};
+use crate::attach::plan::Delegate;
 use crate::attach::record::PodRef;
 use crate::attach::store::{Found, RecordStore};
 use crate::cluster::Cluster;
@@ -141,17 +143,29 @@ fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), 
             Ok(detach::detach(&container, &record, records)?)
         }
         Found::Record(record) => Ok(detach::detach_or_forget(&container, &record, records)?),
-        // There is nothing that this plugin made, or all is down already.
-        Found::Nothing => Ok(records.remove(&request.container_id, &request.interface)?),
-        // What the record would say is lost. What the same request would make now is the best guess.
-        Found::SetAside => match networks::guess(request, config, &cluster(config)) {
-            Ok(delegates) => Ok(detach::detach(&container, &container.record(&delegates), records)?),
-            Err(error) => {
-                tracing::warn!(error = error.message, "nothing is known of what there is to take down");
-                Ok(())
+        Found::Nothing => {
+            // What a save that was cut off has left.
+            records.remove(&request.container_id, &request.interface)?;
+            let Some(mut left) = MultusCaches::new(&config.cni_dir).find(&container)? else { return Ok(()) };
+            if left.incomplete {
+                left.extend(&container.record(&guessed(request, config)));
             }
-        },
+            Ok(left.take_down(&container)?)
+        }
+        // What the record would say is lost.
+        Found::SetAside => {
+            let guessed = container.record(&guessed(request, config));
+            Ok(detach::detach(&container, &guessed, records)?)
+        }
     }
+}
+
+/// What the same request would make now is the best guess at what it made.
+fn guessed(request: &Request, config: &Config) -> Vec<Delegate> {
+    networks::guess(request, config, &cluster(config)).unwrap_or_else(|error| {
+        tracing::warn!(error = error.message, "nothing is known of what there is to take down");
+        Vec::new()
+    })
 }
 
 fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
@@ -159,9 +173,15 @@ fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<()
     let previous = config.previous.as_ref().map(|it| CniResult::from_json(it, config.version));
     let previous = previous.transpose().map_err(CniError::previous)?;
     let previous = previous.ok_or_else(CniError::no_previous)?;
-    let found = records.load(&request.container_id, &request.interface)?;
-    let Found::Record(mut record) = found else {
-        return Err(CniError::unknown_container(&request.container_id));
+    let mut container = container(request, config);
+    let mut record = match records.load(&request.container_id, &request.interface)? {
+        Found::Record(record) => *record,
+        Found::Nothing | Found::SetAside => {
+            let left = MultusCaches::new(&config.cni_dir).find(&container)?;
+            let left = left.ok_or_else(|| CniError::unknown_container(&request.container_id))?;
+            container = left.container(&container);
+            left.record
+        }
     };
     if !record.complete {
         return Err(CniError::unknown_container(&request.container_id));
@@ -170,7 +190,7 @@ fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<()
     if let Some(default) = record.attachments.iter_mut().find(|it| it.default) {
         default.result = Some(previous);
     }
-    Ok(detach::check(&container(request, config), &record)?)
+    Ok(detach::check(&container, &record)?)
 }
 
 fn gc(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {
@@ -178,7 +198,8 @@ fn gc(request: &Request, config: &Config, records: &RecordStore) -> Result<(), C
     let valid = config.valid_attachments()?;
     let valid = valid.into_iter().map(|it| (it.container_id, it.ifname)).collect();
     let (known, unknown) = known::all(config, &cluster(config));
-    let collected = gc::collect(&container(request, config), &valid, &known, records);
+    let multus = MultusCaches::new(&config.cni_dir);
+    let collected = gc::collect(&container(request, config), &valid, &known, records, &multus);
     let errors: Vec<_> = collected.err().map(CniError::from).into_iter().chain(unknown).collect();
     CniError::of_all(errors).map_or(Ok(()), Err)
 }

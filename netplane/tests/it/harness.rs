@@ -157,11 +157,7 @@ impl Node {
         stdin: &str,
         env: &[(&str, &str)],
     ) -> Output {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name())).arg(env!("CARGO_BIN_EXE_netplane"));
-        command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0");
-        command.env("CNI_NETNS", netns).env("CNI_PATH", "/opt/cni/bin");
-        command.env("CNI_ARGS", &self.args);
+        let mut command = self.command(verb, container, netns, &[]);
         for (name, value) in env {
             if value.is_empty() {
                 command.env_remove(name)
@@ -173,6 +169,18 @@ impl Node {
         let mut child = command.spawn().expect("nsenter is installed");
         child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).expect("stdin is read");
         child.wait_with_output().expect("it ends")
+    }
+}
+
+impl Node {
+    /// One call to be made on this node, `under` another program.
+    pub(crate) fn command(&self, verb: &str, container: &str, netns: &Path, under: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name())).args(under);
+        command.arg(env!("CARGO_BIN_EXE_netplane"));
+        command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0");
+        command.env("CNI_NETNS", netns).env("CNI_PATH", "/opt/cni/bin").env("CNI_ARGS", &self.args);
+        command
     }
 }
 
