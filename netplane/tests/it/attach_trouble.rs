@@ -311,6 +311,22 @@ fn del_waits_for_plugins_that_outlived_their_add() {
 }
 
 #[test]
+fn del_needs_neither_cluster_nor_agent() {
+    let mut node = Node::new();
+    node.usual_nads();
+    let pod = node.pod();
+    let mut configuration = node.configuration("1.1.0", "n3");
+    node.call("ADD", &pod, &configuration).expect("attached");
+    configuration["kubeconfig"] = json!("/nowhere/kubeconfig");
+    configuration["agentSocket"] = json!("/nowhere/agent.sock");
+    configuration["nadDir"] = json!("/nowhere/nads");
+    node.args.clear();
+    node.call("DEL", &pod, &configuration).expect("detached");
+    assert_eq!((pod.interfaces(), files(&node.records())), (vec![], vec![]));
+    assert_eq!(addresses(&node.ipam()), Vec::<String>::new());
+}
+
+#[test]
 fn a_hundred_adds_and_dels_at_once_give_no_address_twice() {
     let mut node = Node::new();
     node.usual_nads();

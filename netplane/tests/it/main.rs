@@ -4,6 +4,7 @@
 mod agent;
 mod agent_cluster;
 mod attach;
+mod attach_burst;
 mod attach_claims;
 mod attach_debian;
 mod attach_default_route;
