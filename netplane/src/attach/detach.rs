@@ -5,6 +5,7 @@ use super::device_info;
 use super::perform::Container;
 use super::record::{Attachment, AttachmentRecord};
 use super::store::RecordStore;
+use super::to_multus;
 use crate::plugins::result::CniResult;
 use crate::plugins::version::Version;
 use crate::plugins::{self, Call, PluginError, Verb};
@@ -21,6 +22,7 @@ pub fn detach(
     records: &RecordStore,
 ) -> Result<(), AttachError> {
     take_down(container, record)?;
+    to_multus::forget(records.folder(), &record.container_id);
     records.remove(&record.container_id, &record.interface)
 }
 

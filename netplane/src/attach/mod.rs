@@ -12,6 +12,7 @@ pub mod plan;
 pub mod record;
 pub mod status;
 pub mod store;
+mod to_multus;
 
 use crate::devices::DeviceError;
 use crate::nad::dir::NadDirError;

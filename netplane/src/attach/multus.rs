@@ -88,11 +88,7 @@ struct Cached {
 impl MultusCaches {
     /// `cni_dir`: ours, which is Multus's where its configuration is used on.
     pub fn new(cni_dir: &Path) -> Self {
-        let mut dirs = vec![cni_dir.to_owned()];
-        if cni_dir != Path::new(DEFAULT_DIR) {
-            dirs.push(DEFAULT_DIR.into());
-        }
-        Self { dirs }
+        Self { dirs: dirs(cni_dir) }
     }
 
     /// What Multus left of a container. A file of delegates that is damaged is set aside.
@@ -228,6 +224,15 @@ impl Left {
             .attachments
             .extend(begun.into_iter().map(|it| Attachment { result: result.clone(), ..it }));
     }
+}
+
+/// Where Multus's files may be.
+pub(super) fn dirs(cni_dir: &Path) -> Vec<PathBuf> {
+    let mut dirs = vec![cni_dir.to_owned()];
+    if cni_dir != Path::new(DEFAULT_DIR) {
+        dirs.push(DEFAULT_DIR.into());
+    }
+    dirs
 }
 
 /// One delegate, from either file.

@@ -8,6 +8,7 @@ use super::device_info;
 use super::plan::{Delegate, Warning};
 use super::record::{Attachment, AttachmentRecord, PodRef, RECORD_VERSION};
 use super::store::{Found, RecordStore};
+use super::to_multus;
 use crate::netlink::netns::Netns;
 use crate::plugins::result::CniResult;
 use crate::plugins::{self, Call, Verb};
@@ -163,6 +164,7 @@ fn attach_all<E: From<AttachError>>(
     wish.map_or(Ok(()), |it| it.fulfil(container, record))?;
     record.complete = true;
     records.save(record, true)?;
+    to_multus::leave(records.folder(), record);
     Ok(delegates)
 }
 

@@ -32,6 +32,10 @@ impl RecordStore {
         Self { folder: folder.into() }
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn path(&self, container_id: &str, interface: &str) -> PathBuf {
         self.folder.join(format!("{}.json", stem(container_id, interface)))
     }

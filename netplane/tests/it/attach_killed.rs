@@ -45,6 +45,8 @@ impl Lab {
         let pod = node.pod();
         let mut configuration = node.configuration("1.1.0", "n3, foreign");
         configuration["binDir"] = json!("/usr/lib/cni");
+        // Multus has been here: its files are kept up, too.
+        std::fs::create_dir_all(node.records().join("results")).expect("a folder");
         Self { node, pod, configuration }
     }
 

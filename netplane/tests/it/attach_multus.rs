@@ -192,3 +192,37 @@ fn what_multus_made_on_the_node_goes() {
     assert_eq!(addresses, Vec::<String>::new());
     assert_eq!(files(&lab.node.records()), Vec::<String>::new());
 }
+
+#[test]
+fn where_multus_has_been_it_can_take_down_what_netplane_attached() {
+    let mut lab = Recorded::new();
+    let pod = lab.node.pod();
+    let configuration = lab.configuration("1.1.0", "chain, single@data0");
+    lab.add(&pod, &configuration);
+    assert!(!cache(&lab, &pod).exists(), "no Multus here");
+    lab.del(&pod, &configuration);
+    fs::create_dir(lab.node.records().join("results")).expect("a folder");
+    lab.add(&pod, &configuration);
+    let text = fs::read_to_string(cache(&lab, &pod)).expect("Multus's file");
+    let delegates: Value = serde_json::from_str(&text).expect("JSON");
+    let bytes = |number: usize| -> Value {
+        let bytes = STANDARD.decode(delegates[number]["Bytes"].as_str().expect("base64")).expect("base64");
+        serde_json::from_slice(&bytes).expect("JSON")
+    };
+    assert_eq!(delegates[0]["ConfList"], bytes(0));
+    assert_eq!(bytes(0)["plugins"][1]["type"], "two");
+    assert_eq!(
+        (&delegates[1]["Name"], &delegates[1]["ifnameRequest"]),
+        (&json!("core/single"), &json!("data0"))
+    );
+    assert_eq!(bytes(1)["type"], "one");
+    assert_eq!(delegates[1]["ConfList"]["plugins"], Value::Null);
+    // It is enough by itself, as it is for Multus.
+    fs::remove_file(lab.node.records().join(format!("{}@eth0.json", pod.name))).expect("removed");
+    let before = lab.calls().len();
+    lab.del(&pod, &configuration);
+    assert_eq!(lab.calls()[before..], ["DEL-data0-one", "DEL-net1-two", "DEL-net1-one"]);
+    lab.add(&pod, &configuration);
+    lab.del(&pod, &configuration);
+    assert_eq!(files(&lab.node.records()), Vec::<String>::new(), "it goes with the record");
+}
