@@ -122,6 +122,23 @@ fn failed(what: &str) -> impl Fn(Value) -> String {
 }
 
 #[test]
+fn an_add_waits_for_the_disk_once_however_many_networks_it_has() {
+    let lab = Lab::new();
+    let trace = tempfile::NamedTempFile::new().expect("a file");
+    let path = trace.path().to_str().expect("UTF-8");
+    let strace = ["strace", "-qqq", "-o", path, "-e", "trace=fsync,fdatasync,sync,syncfs"];
+    let mut command = lab.node.command("ADD", &lab.pod.name, &lab.pod.path(), &strace);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("strace is installed");
+    let stdin = lab.configuration.to_string();
+    child.stdin.take().expect("stdin").write_all(stdin.as_bytes()).expect("read");
+    assert!(child.wait().expect("it ends").success());
+    let waits = std::fs::read_to_string(path).expect("a trace");
+    assert_eq!(waits.matches("sync(").count(), 2, "the record, and its folder: {waits}");
+    lab.call("DEL").expect("detached");
+}
+
+#[test]
 fn an_add_killed_anywhere_is_cleaned_by_del() {
     let lab = Lab::new();
     lab.walk("ADD", || {}, || lab.call("DEL").map(drop).map_err(failed("DEL")));
