@@ -3,6 +3,7 @@
 
 use crate::attach::record::AttachmentRecord;
 use crate::attach::status;
+use crate::attach::store::RecordStore;
 use crate::cluster::cache::PodReport;
 use crate::cluster::{Access, PodName, Reporter};
 use crate::sources::cluster::{Found, View};
@@ -73,8 +74,8 @@ impl Reports {
     /// Whether the attachments that a report is about are there: a status of what has been detached must not
     /// be written any more. A failed ADD has left none, and says so all the same.
     fn is_attached(&self, report: &PodReport) -> bool {
-        let name = format!("{}-{}.json", report.container_id, report.interface);
-        report.network_status.is_none() || self.record_dir.join(name).is_file()
+        let record = RecordStore::new(&self.record_dir).path(&report.container_id, &report.interface);
+        report.network_status.is_none() || record.is_file()
     }
 
     /// Writes what an agent that died had taken over: pods of this node with a record and no status.

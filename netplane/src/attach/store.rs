@@ -36,7 +36,8 @@ impl RecordStore {
         &self.folder
     }
 
-    fn path(&self, container_id: &str, interface: &str) -> PathBuf {
+    /// Where the record of a container's interface is, if there is one.
+    pub fn path(&self, container_id: &str, interface: &str) -> PathBuf {
         self.folder.join(format!("{}.json", stem(container_id, interface)))
     }
 
