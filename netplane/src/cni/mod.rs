@@ -152,10 +152,18 @@ fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), 
             }
             Ok(left.take_down(&container)?)
         }
-        // What the record would say is lost.
+        // What the record would say is lost, unless there is a file for Multus beside it.
         Found::SetAside => {
-            let guessed = container.record(&guessed(request, config));
-            Ok(detach::detach(&container, &guessed, records)?)
+            let mut record = container.record(&guessed(request, config));
+            if let Some(mut left) = MultusCaches::new(&config.cni_dir).find(&container)? {
+                left.extend(&record);
+                record = left.record;
+            }
+            // What cannot be taken down now is to be known the next time.
+            if let Err(error) = records.save(&record, false) {
+                tracing::warn!(%error, "another DEL will not know of this one's errors");
+            }
+            Ok(detach::detach(&container, &record, records)?)
         }
     }
 }

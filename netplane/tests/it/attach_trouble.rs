@@ -2,6 +2,7 @@
 //! that names what is in the way, nothing left, and DEL goes on.
 
 use crate::harness::{Node, Pod, answer, files};
+use crate::recorded::Recorded;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -308,6 +309,28 @@ fn del_waits_for_plugins_that_outlived_their_add() {
     answer(&del.wait_with_output().expect("it ends")).expect("detached");
     assert!(path("unmade").exists(), "DEL came after all that ADD had done");
     assert_eq!(files(&node.records()), Vec::<String>::new());
+}
+
+#[test]
+fn with_a_damaged_record_too_a_del_that_fails_is_tried_again() {
+    let mut lab = Recorded::new();
+    let pod = lab.node.pod();
+    let configuration = lab.configuration("1.1.0", "chain, single");
+    lab.add(&pod, &configuration);
+    let record = lab.node.records().join(format!("{}@eth0.json", pod.name));
+    fs::write(&record, "{\"version\":1,\"contai").expect("as after a power cut");
+    fs::write(lab.path("fail-DEL-net1-two"), r#"{"code": 11, "msg": "busy"}"#).expect("written");
+    let mut stubborn = configuration.clone();
+    stubborn["retryDeleteOnError"] = json!(true);
+    for _ in 0..2 {
+        let error = lab.node.call("DEL", &pod, &stubborn).expect_err("busy");
+        assert_error(&error, 11, &["core/chain", "busy"]);
+    }
+    fs::remove_file(lab.path("fail-DEL-net1-two")).expect("removed");
+    lab.del(&pod, &stubborn);
+    let down = ["DEL-net2-one", "DEL-net1-two", "DEL-net1-one"];
+    assert_eq!(lab.calls()[3..], [down, down, down].concat());
+    assert_eq!(lab.records(), [format!("{}@eth0.corrupt", pod.name)]);
 }
 
 #[test]
