@@ -1,10 +1,12 @@
 //! `tidy`: the rules of the tree that no compiler checks. STYLE.md has their reasons.
 
+mod named_tests;
 mod rooms;
 mod source;
 mod text;
 
 use anyhow::{Context, Result, bail};
+use named_tests::Functions;
 use rooms::Rooms;
 use source::Source;
 use std::fs;
@@ -31,6 +33,10 @@ fn check(top: &Path) -> Result<(usize, Vec<String>)> {
     list(top, &mut files)?;
     files.sort();
     let mut problems = Vec::new();
+    let mut functions = Functions::default();
+    for file in files.iter().filter(|it| it.extension().is_some_and(|it| it == "rs")) {
+        functions.add(&fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?);
+    }
     for file in &files {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         let path = file.strip_prefix(top).unwrap_or(file).to_string_lossy().into_owned();
@@ -40,6 +46,8 @@ fn check(top: &Path) -> Result<(usize, Vec<String>)> {
             let source = Source::new(&text);
             text::check_rust(&source, &mut report);
             rooms.check(&path, &source, &mut report);
+        } else if path.ends_with(".md") {
+            functions.check(&text, &mut report);
         }
     }
     Ok((files.len(), problems))
