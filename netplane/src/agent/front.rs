@@ -1,8 +1,9 @@
 //! The agent towards plugin and cluster: socket, watches and reports, on a thread of their own. A reconcile of
 //! many sessions keeps the loop for long, and no pod must wait for it.
 
+use super::metrics::Metrics;
 use super::reports::Reports;
-use super::{AgentError, Event, Options, socket, start_thread};
+use super::{AgentError, Event, Options, metrics, socket, start_thread};
 use crate::sources;
 use crate::sources::cluster::{self, View};
 use std::future::pending;
@@ -16,24 +17,29 @@ pub(super) fn start(
     facts: sources::Send,
 ) -> Result<(), AgentError> {
     let listener = socket::bind(&options.socket)?;
+    let scraped = options.metrics.map(metrics::bind).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime
         .map_err(|source| AgentError::Io { operation: "start the socket's runtime".to_owned(), source })?;
     let options = options.clone();
     start_thread("front", move || {
         runtime.block_on(async {
+            let counters = Arc::new(Metrics::new());
+            let scrapes = metrics::serve(scraped, counters.clone());
             let Some(place) = &options.cluster else {
-                socket::serve(listener, socket::router(events, None)).await;
+                tokio::join!(socket::serve(listener, socket::router(events, counters, None)), scrapes);
                 return;
             };
             let view = Arc::new(View::default());
-            let reports = Arc::new(Reports::new(place.access.clone(), view.clone(), &options.record_dir));
-            let router = socket::router(events, Some((view.clone(), reports.clone())));
+            let reports =
+                Reports::new(place.access.clone(), view.clone(), &options.record_dir, counters.clone());
+            let reports = Arc::new(reports);
+            let router = socket::router(events, counters, Some((view.clone(), reports.clone())));
             let follow = async {
                 cluster::follow(place, &view, &facts, &|| reports.recover()).await;
                 pending::<()>().await;
             };
-            tokio::join!(socket::serve(listener, router), follow);
+            tokio::join!(socket::serve(listener, router), scrapes, follow);
         });
     })
 }

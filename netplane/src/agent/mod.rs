@@ -7,6 +7,7 @@ mod core;
 mod front;
 mod ground;
 mod lock;
+mod metrics;
 mod observers;
 mod reports;
 mod socket;
@@ -22,6 +23,7 @@ use crate::sources::cluster::Place;
 use crate::sources::{Fact, Stop};
 use lock::Lock;
 use observers::Observers;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,8 @@ pub struct Options {
     pub nad_dir: PathBuf,
     pub record_dir: PathBuf,
     pub socket: PathBuf,
+    /// Where metrics can be had over TCP, besides the socket.
+    pub metrics: Option<SocketAddr>,
     /// The cluster to follow, if any.
     pub cluster: Option<Place>,
 }

@@ -1,6 +1,7 @@
 //! What ADDs did, as the plugin has handed it over or, where the agent died in between, as their records say:
 //! written to the pods until that has worked or there is nothing to say any more.
 
+use super::metrics::Metrics;
 use crate::attach::record::AttachmentRecord;
 use crate::attach::status;
 use crate::attach::store::RecordStore;
@@ -25,17 +26,19 @@ pub(super) struct Reports {
     reporter: Reporter,
     view: Arc<View>,
     record_dir: PathBuf,
+    metrics: Arc<Metrics>,
     /// By number, in the order in which they came; with the pod where there is a status to write.
     waiting: Mutex<BTreeMap<u64, Option<Pod>>>,
     number: AtomicU64,
 }
 
 impl Reports {
-    pub(super) fn new(access: Access, view: Arc<View>, record_dir: &Path) -> Self {
+    pub(super) fn new(access: Access, view: Arc<View>, record_dir: &Path, metrics: Arc<Metrics>) -> Self {
         Self {
             reporter: Reporter::new(access),
             view,
             record_dir: record_dir.to_owned(),
+            metrics,
             waiting: Mutex::default(),
             number: AtomicU64::new(0),
         }
@@ -44,6 +47,8 @@ impl Reports {
     /// Takes a report over, to be written in the background. False: the plugin must write it. So it is while
     /// the cluster cannot be followed, and with records in a folder that the agent does not see.
     pub(super) fn take(self: &Arc<Self>, pod: PodName, report: PodReport) -> bool {
+        // They have happened, whoever posts them.
+        self.metrics.events(&report.events);
         let ready = self.view.pod(&pod.namespace, &pod.name) != Found::NotYet;
         if !ready || !self.is_attached(&report) {
             return false;
@@ -60,7 +65,9 @@ impl Reports {
         tokio::spawn(async move {
             // A newer report of the same pod says it all.
             let wanted = || this.newest(&key).is_none_or(|it| it <= number) && this.is_attached(&report);
-            this.reporter.write(&pod, &report, wanted).await;
+            if this.reporter.write(&pod, &report, wanted).await && report.network_status.is_some() {
+                this.metrics.status_written();
+            }
             this.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         });
         true

@@ -1,6 +1,7 @@
-//! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status`, and what the plugin asks
-//! for instead of the API server (`cluster/cache.rs`); the session API will be in the same router.
+//! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status`, `GET /metrics`, and what
+//! the plugin asks for instead of the API server (`cluster/cache.rs`); the session API will be in the same router.
 
+use super::metrics::{self, Metrics};
 use super::reports::Reports;
 use super::status::Status;
 use super::{AgentError, Event};
@@ -35,9 +36,11 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, AgentError> {
 /// What can be asked. Without a cluster nothing of it is known: 404, as for what the watches do not know.
 pub(super) fn router(
     events: mpsc::UnboundedSender<Event>,
+    counters: Arc<Metrics>,
     cluster: Option<(Arc<View>, Arc<Reports>)>,
 ) -> Router {
     let router = Router::new().route(STATUS_PATH, get(status)).with_state(events);
+    let router = router.merge(metrics::router(counters));
     let Some((view, reports)) = cluster else { return router };
     let cache = Router::new()
         .route("/v1/pods/{namespace}/{name}", get(pod))

@@ -2,14 +2,11 @@
 //! events. Pure: who writes it is another matter.
 
 use super::record::{Attachment, AttachmentRecord};
-use crate::cluster::cache::{PodEvent, PodReport};
+use crate::cluster::cache::{ADDED_INTERFACE, PodEvent, PodReport};
 use crate::nad::status::{NetworkStatus, StatusDns, to_annotation};
 use crate::plugins::result::{CniResult, Ip};
 use serde_json::Value;
 use std::net::IpAddr;
-
-/// Reason of the event for each attachment, as Multus has it.
-const ADDED: &str = "AddedInterface";
 
 /// One entry for each attachment, in their order. Multus has one for each interface of a result instead;
 /// the standard has it so (§5.3).
@@ -88,7 +85,7 @@ fn added(attachment: &Attachment) -> PodEvent {
         format!("[{}]", addresses.join(" "))
     };
     let message = format!("Attached {} {addresses} to {}", attachment.interface, name_of(attachment));
-    PodEvent { warning: false, reason: ADDED.to_owned(), message }
+    PodEvent { warning: false, reason: ADDED_INTERFACE.to_owned(), message }
 }
 
 #[cfg(test)]

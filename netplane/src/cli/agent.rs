@@ -23,6 +23,7 @@ pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
         nad_dir: arguments.nad_dir.clone(),
         record_dir: arguments.record_dir.clone(),
         socket: arguments.socket.clone(),
+        metrics: arguments.metrics,
         cluster,
     };
     match agent::run(&options, || BpfKernel::open(&arguments.bpffs)) {

@@ -8,6 +8,7 @@ mod status;
 use crate::cluster::Access;
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -45,6 +46,9 @@ struct AgentArguments {
     record_dir: PathBuf,
     #[arg(long, default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
+    /// Answer `GET /metrics` on TCP, too: without TLS, to everybody who gets there.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     /// Follow a cluster's pods and NADs: a kubeconfig file, or `in-cluster` for the pod's service account.
     #[arg(long, value_name = "FILE|in-cluster")]
     kubeconfig: Option<Access>,

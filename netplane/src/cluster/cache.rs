@@ -60,10 +60,23 @@ pub struct PodReport {
 pub struct PodEvent {
     /// `Warning`, else `Normal`.
     pub warning: bool,
-    /// Multus's reasons where it has one: `AddedInterface`, `NoNetworkFound`.
+    /// One of [`REASONS`].
     pub reason: String,
     pub message: String,
 }
+
+/// Reason of the event for each attachment, as Multus has it.
+pub const ADDED_INTERFACE: &str = "AddedInterface";
+/// A NAD is not there; as Multus has it.
+pub const NO_NETWORK_FOUND: &str = "NoNetworkFound";
+/// Any other failure; ours.
+pub const FAILED_ADD_INTERFACE: &str = "FailedAddInterface";
+/// What `strictSelections` would refuse; ours.
+pub const SELECTION_PASSED_OVER: &str = "SelectionPassedOver";
+
+/// All reasons of events.
+pub const REASONS: [&str; 4] =
+    [ADDED_INTERFACE, NO_NETWORK_FOUND, FAILED_ADD_INTERFACE, SELECTION_PASSED_OVER];
 
 /// Answers as long as the agent's loop turns.
 pub const STATUS_PATH: &str = "/v1/status";

@@ -6,15 +6,11 @@ use super::request::Request;
 use crate::attach::perform::Attached;
 use crate::attach::plan::Warning;
 use crate::attach::status;
-use crate::cluster::cache::{PodEvent, PodReport};
+use crate::cluster::cache::{
+    FAILED_ADD_INTERFACE, NO_NETWORK_FOUND, PodEvent, PodReport, SELECTION_PASSED_OVER,
+};
 use crate::cluster::{self, Cluster, ClusterError, PodName};
 use std::collections::BTreeMap;
-
-/// Multus's reason for a NAD that is not there.
-const NO_NETWORK: &str = "NoNetworkFound";
-/// Ours, next to Multus's `AddedInterface`.
-const FAILED: &str = "FailedAddInterface";
-const PASSED_OVER: &str = "SelectionPassedOver";
 
 /// A pod, or a container outside Kubernetes.
 pub(super) struct Pod {
@@ -66,14 +62,14 @@ impl Pod {
         let mut report = status::report(&attached.record, self.uid.clone());
         // Where resource names are for the scheduler only, no device is what everybody expects.
         let told = attached.warnings.iter().filter(|it| !matches!(it, Warning::NoDevice { .. }));
-        report.events.extend(told.map(|it| warning(PASSED_OVER, it.to_string())));
+        report.events.extend(told.map(|it| warning(SELECTION_PASSED_OVER, it.to_string())));
         cluster.report(name, &report)
     }
 
     /// Says on the pod that nothing was attached. That this could not be said is a line in the log.
     pub(super) fn report_failure(&self, cluster: &Cluster, request: &Request, error: &CniError) {
         let Some(name) = &self.name else { return };
-        let reason = if error.no_network { NO_NETWORK } else { FAILED };
+        let reason = if error.no_network { NO_NETWORK_FOUND } else { FAILED_ADD_INTERFACE };
         let report = PodReport {
             container_id: request.container_id.clone(),
             interface: request.interface.clone(),

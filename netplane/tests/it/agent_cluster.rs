@@ -8,22 +8,27 @@ use netplane_bench::lab::{Lab, Process, wait_for};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const NODE: &str = "node-1";
 
 /// An API server in the node's namespace.
-fn api_server(lab: &Lab) -> ApiServer {
+pub(crate) fn api_server(lab: &Lab) -> ApiServer {
     let started = lab.node.run(|| ApiServer::start(&Options::default())).expect("the node's namespace");
     started.expect("an API server")
 }
 
 fn start(lab: &Lab, server: &ApiServer) -> Process {
+    start_with(lab, server, &[])
+}
+
+fn start_with(lab: &Lab, server: &ApiServer, more: &[&str]) -> Process {
     let kubeconfig = server.kubeconfig();
     let kubeconfig = kubeconfig.to_str().expect("UTF-8");
-    lab.start_agent_with(&["--kubeconfig", kubeconfig, "--node-name", NODE]).expect("an agent")
+    let cluster = ["--kubeconfig", kubeconfig, "--node-name", NODE];
+    lab.start_agent_with(&[&cluster, more].concat()).expect("an agent")
 }
 
 /// GET on the agent's socket: the status, and the object if there is one.
@@ -218,14 +223,14 @@ fn nads_of_the_cluster_feed_the_fast_path() {
 }
 
 /// A pod in the cluster, and the plugin called for it with nothing but cluster and agent to ask.
-struct Caller<'a> {
+pub(crate) struct Caller<'a> {
     lab: &'a Lab,
     configuration: Value,
     uid: String,
 }
 
 impl<'a> Caller<'a> {
-    fn new(lab: &'a Lab, server: &ApiServer) -> Self {
+    pub(crate) fn new(lab: &'a Lab, server: &ApiServer) -> Self {
         move_nads(lab, server);
         let known = server.put(pod("core", "upf-0", NODE, &json!({ NETWORKS: "n3, n6" }))).expect("a pod");
         let configuration = json!({
@@ -238,16 +243,31 @@ impl<'a> Caller<'a> {
     }
 
     /// An agent that knows all that the plugin will ask for.
-    fn agent(&self, server: &ApiServer) -> Process {
-        let agent = start(self.lab, server);
+    pub(crate) fn agent(&self, server: &ApiServer) -> Process {
+        self.agent_with(server, &[])
+    }
+
+    pub(crate) fn agent_with(&self, server: &ApiServer, more: &[&str]) -> Process {
+        let agent = start_with(self.lab, server, more);
         for path in ["/v1/pods/core/upf-0", "/v1/networks/core/n6", "/v1/networks/core/default-network"] {
             until_answer(self.lab, &agent, path, |code, _| code == 200);
         }
         agent
     }
 
+    /// The pod selects these networks from now on, and the agent knows.
+    pub(crate) fn select(&self, server: &ApiServer, agent: &Process, networks: &str) {
+        server.put(pod("core", "upf-0", NODE, &json!({ NETWORKS: networks }))).expect("a pod");
+        until_answer(self.lab, agent, "/v1/pods/core/upf-0", |_, it| it["annotations"][NETWORKS] == networks);
+    }
+
     #[track_caller]
-    fn call(&self, verb: &str, agent: &Process) {
+    pub(crate) fn call(&self, verb: &str, agent: &Process) {
+        let output = self.run(verb);
+        assert!(output.status.success(), "{verb}: {output:?}\n{}", agent.log_tail());
+    }
+
+    pub(crate) fn run(&self, verb: &str) -> Output {
         let mut command = self.lab.plugin().expect("unshare");
         command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", "sandbox").env("CNI_IFNAME", "eth0");
         command.env("CNI_NETNS", self.lab.pod.path()).env("CNI_PATH", "/opt/cni/bin");
@@ -256,8 +276,7 @@ impl<'a> Caller<'a> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the plugin starts");
         write!(child.stdin.take().expect("stdin"), "{}", self.configuration).expect("read");
-        let output = child.wait_with_output().expect("it ends");
-        assert!(output.status.success(), "{verb}: {output:?}\n{}", agent.log_tail());
+        child.wait_with_output().expect("it ends")
     }
 }
 

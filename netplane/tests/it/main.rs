@@ -3,6 +3,7 @@
 
 mod agent;
 mod agent_cluster;
+mod agent_metrics;
 mod attach;
 mod attach_burst;
 mod attach_claims;
