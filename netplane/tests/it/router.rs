@@ -66,9 +66,11 @@ impl Forwarding {
 fn hops(from: Host<'_>, to: Ipv4Addr) -> Vec<String> {
     let source = from.address.to_string();
     let mut command = from.namespace.command(BUSYBOX.program);
-    command.args(["traceroute", "-n", "-q", "1", "-w", "2", "-m", "5", "-s", &source, &to.to_string()]);
+    // Three tries a hop: on a busy machine an answer may come too late.
+    command.args(["traceroute", "-n", "-q", "3", "-w", "3", "-m", "5", "-s", &source, &to.to_string()]);
     let printed = BUSYBOX.output(&mut command, "").expect("traceroute");
-    let hop = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+    let is_address = |word: &&str| word.parse::<Ipv4Addr>().is_ok();
+    let hop = |line: &str| line.split_whitespace().find(is_address).map(str::to_owned);
     printed.lines().skip(1).filter_map(hop).collect()
 }
 
