@@ -1,4 +1,4 @@
-//! `tidy`: the rules of the tree that no compiler checks. STYLE.md has their reasons.
+//! `tidy`: the rules of the tree that no compiler checks. CONTRIBUTING.md lists them.
 
 mod named_tests;
 mod rooms;
