@@ -21,12 +21,25 @@ pub trait Frame {
     /// Overwrites the bytes at `offset`.
     fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()>;
 
+    /// The same offset in a form of which the verifier knows nothing but its bound, so that it can see that
+    /// what follows is the same for all offsets. `by` is any number that it does not know.
+    #[inline(always)]
+    fn opaque(&self, offset: usize, by: u32) -> usize {
+        let _ = by;
+        offset
+    }
+
     /// Moves the start of the frame by `by` bytes: to the front (room of undefined content) if
     /// positive, into the frame if negative.
     fn move_head(&mut self, by: isize) -> Option<()>;
 
     /// Cuts the frame to `len` bytes.
     fn truncate(&mut self, len: usize) -> Option<()>;
+
+    /// The sum of the 16-bit words of the bytes from `from` to `to`, folded to 16 bits, an odd last byte
+    /// padded with zero (RFC 1071). In the order of bytes that `from_ne_bytes` gives, as
+    /// [`crate::wire::checksum`] has it.
+    fn sum(&self, from: usize, to: usize) -> Option<u32>;
 }
 
 /// A frame in memory with as much headroom as XDP promises (`XDP_PACKET_HEADROOM`).
@@ -88,5 +101,11 @@ impl Frame for SliceFrame {
         }
         self.buffer.truncate(self.start.checked_add(len)?);
         Some(())
+    }
+
+    fn sum(&self, from: usize, to: usize) -> Option<u32> {
+        let word = |pair: &[u8]| u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        let sum = self.bytes().get(from..to)?.chunks(2).map(word).sum::<u32>();
+        Some(u32::from(!crate::wire::checksum::finish(sum)))
     }
 }

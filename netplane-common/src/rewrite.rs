@@ -7,17 +7,33 @@ use crate::wire::ethernet::{EtherType, Ethernet, VlanTag};
 use crate::wire::gtpu::{Gtpu, GtpuOptional, PduSessionContainer};
 use crate::wire::ip::{Ipv4, Ipv6, protocol};
 use crate::wire::udp::Udp;
-use crate::wire::{Be16, Be32, Wire};
+use crate::wire::{Be16, Be32, Wire, checksum};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// TTL of packets that start here.
+/// TTL and hop limit of packets that start here.
 const OUTER_TTL: u8 = 64;
 
-/// The headers in front of a T-PDU, in the order of the wire.
+/// What is in front of a T-PDU, in the order of the wire.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(crate) struct Outer {
-    pub(crate) ip: Ipv4,
+pub(crate) struct Outer4 {
+    ip: Ipv4,
+    udp: Udp,
+    gtpu: Gtpu,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct Outer6 {
+    ip: Ipv6,
+    udp: Udp,
+    gtpu: Gtpu,
+}
+
+/// The same as its parts.
+#[derive(Clone, Copy)]
+pub(crate) struct Outer<I> {
+    pub(crate) ip: I,
     pub(crate) udp: Udp,
     pub(crate) gtpu: Gtpu,
 }
@@ -42,6 +58,20 @@ pub(crate) fn outer_ipv4(tos: u8, total_length: Be16, source: Be32, destination:
     header
 }
 
+/// The IPv6 header of a tunnel that starts here. The flow label stays zero: the UDP source port tells flows
+/// apart, for routers that hash labels as well as for those that hash ports (RFC 6438 §3 allows both).
+#[inline(always)]
+pub(crate) fn outer_ipv6(class: u8, payload_length: Be16, source: [Be32; 4], destination: [Be32; 4]) -> Ipv6 {
+    Ipv6 {
+        version_class_flow: Be32::new(6 << 28 | (class as u32) << 20),
+        payload_length,
+        next_header: protocol::UDP,
+        hop_limit: OUTER_TTL,
+        source,
+        destination,
+    }
+}
+
 /// What a PDU Session Container puts behind the mandatory GTP-U header.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -53,7 +83,7 @@ pub(crate) struct WithContainer {
 /// The bytes of an IPv4 header that change at a hop, from the TTL to the checksum.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Hop {
+pub(crate) struct Hop {
     ttl: u8,
     protocol: u8,
     checksum: Be16,
@@ -62,6 +92,11 @@ struct Hop {
 impl Hop {
     /// Offset of the TTL in the IPv4 header (RFC 791 §3.1).
     const OFFSET: usize = 8;
+
+    #[inline(always)]
+    pub(crate) const fn of(header: Ipv4) -> Self {
+        Self { ttl: header.ttl, protocol: header.protocol, checksum: header.checksum }
+    }
 }
 
 /// The IPv6 twin of [`Hop`] (RFC 8200 §3).
@@ -85,9 +120,9 @@ pub(crate) fn decapsulated_ipv4<F: Frame>(
     onward: Ipv4,
     next_hop: &NextHop,
 ) -> Option<()> {
-    let l3 = relink(frame, at, end, 0, EtherType::IPV4, next_hop)?;
-    frame.store(l3, [onward.version_ihl, onward.tos])?;
-    store_hop(frame, l3, onward)
+    let start = Start { ether_type: EtherType::IPV4, bytes: [onward.version_ihl, onward.tos] };
+    let l3 = relink(frame, at, end, 0, start, next_hop)?;
+    store_hop(frame, l3, Hop::of(onward))
 }
 
 /// The same for IPv6.
@@ -99,47 +134,114 @@ pub(crate) fn decapsulated_ipv6<F: Frame>(
     onward: Ipv6,
     next_hop: &NextHop,
 ) -> Option<()> {
-    let l3 = relink(frame, at, end, 0, EtherType::IPV6, next_hop)?;
-    frame.store(l3, onward.version_class_flow)?;
+    let [a, b, _, _] = onward.version_class_flow.raw().to_ne_bytes();
+    let start = Start { ether_type: EtherType::IPV6, bytes: [a, b] };
+    let l3 = relink(frame, at, end, 0, start, next_hop)?;
     store_hop_limit(frame, l3, onward.next_header, onward.hop_limit)
+}
+
+/// An outer IP header that can be written.
+pub(crate) trait OuterIp: Wire {
+    const ETHER_TYPE: EtherType;
+    type Headers: Wire;
+    fn headers(outer: Outer<Self>) -> Self::Headers;
+    /// The first two bytes.
+    fn start(&self) -> [u8; 2];
+    /// The part of the UDP checksum that is not in the packet behind the IP header (RFC 768, RFC 8200 §8.1).
+    fn pseudo_header(&self, udp_length: Be16) -> u32;
+}
+
+impl OuterIp for Ipv4 {
+    const ETHER_TYPE: EtherType = EtherType::IPV4;
+    type Headers = Outer4;
+
+    #[inline(always)]
+    fn headers(Outer { ip, udp, gtpu }: Outer<Self>) -> Outer4 {
+        Outer4 { ip, udp, gtpu }
+    }
+
+    #[inline(always)]
+    fn start(&self) -> [u8; 2] {
+        [self.version_ihl, self.tos]
+    }
+
+    #[inline(always)]
+    fn pseudo_header(&self, udp_length: Be16) -> u32 {
+        let addresses = checksum::halves(self.source.raw()) + checksum::halves(self.destination.raw());
+        addresses + u32::from(udp_length.raw()) + u32::from(Be16::new(u16::from(protocol::UDP)).raw())
+    }
+}
+
+impl OuterIp for Ipv6 {
+    const ETHER_TYPE: EtherType = EtherType::IPV6;
+    type Headers = Outer6;
+
+    #[inline(always)]
+    fn headers(Outer { ip, udp, gtpu }: Outer<Self>) -> Outer6 {
+        Outer6 { ip, udp, gtpu }
+    }
+
+    #[inline(always)]
+    fn start(&self) -> [u8; 2] {
+        let [a, b, _, _] = self.version_class_flow.raw().to_ne_bytes();
+        [a, b]
+    }
+
+    #[inline(always)]
+    fn pseudo_header(&self, udp_length: Be16) -> u32 {
+        let addresses = checksum::sum(&self.source) + checksum::sum(&self.destination);
+        addresses + u32::from(udp_length.raw()) + u32::from(Be16::new(u16::from(protocol::UDP)).raw())
+    }
 }
 
 /// Puts `outer` and `extra` in front of the packet at `l3` … `end`. Returns the packet's new offset.
 #[inline(always)]
-pub(crate) fn encapsulated<F: Frame, E: Wire>(
+pub(crate) fn encapsulated<F: Frame, I: OuterIp, E: Wire>(
     frame: &mut F,
     l3: usize,
     end: usize,
-    outer: Outer,
+    outer: Outer<I>,
     extra: E,
     next_hop: &NextHop,
 ) -> Option<usize> {
-    let room = size_of::<Outer>() + size_of::<E>();
-    let at = relink(frame, l3, end, room, EtherType::IPV4, next_hop)?;
-    frame.store(at, outer)?;
+    let room = size_of::<I::Headers>() + size_of::<E>();
+    let start = Start { ether_type: I::ETHER_TYPE, bytes: outer.ip.start() };
+    let at = relink(frame, l3, end, room, start, next_hop)?;
+    frame.store(at, I::headers(outer))?;
     if size_of::<E>() > 0 {
-        frame.store(at + size_of::<Outer>(), extra)?;
+        frame.store(at + size_of::<I::Headers>(), extra)?;
     }
     Some(at + room)
 }
 
-/// Overwrites the outer headers of the packet at `l3` … `end`.
+/// Puts `outer` in place of the outer headers that end at `behind`. Returns the offset of `outer`.
 #[inline(always)]
-pub(crate) fn relayed<F: Frame>(
+pub(crate) fn relayed<F: Frame, I: OuterIp>(
     frame: &mut F,
-    l3: usize,
+    behind: usize,
     end: usize,
-    outer: Outer,
+    outer: Outer<I>,
     next_hop: &NextHop,
-) -> Option<()> {
-    let at = relink(frame, l3, end, 0, EtherType::IPV4, next_hop)?;
-    frame.store(at, outer)
+) -> Option<usize> {
+    let start = Start { ether_type: I::ETHER_TYPE, bytes: outer.ip.start() };
+    let at = relink(frame, behind, end, size_of::<I::Headers>(), start, next_hop)?;
+    frame.store(at, I::headers(outer))?;
+    Some(at)
+}
+
+/// Computes the UDP checksum of the finished packet whose UDP header is at `udp` and which ends with the
+/// frame. `pseudo` is the sum of what is not in the packet.
+#[inline(always)]
+pub(crate) fn store_udp_checksum<F: Frame>(frame: &mut F, udp: usize, pseudo: u32) -> Option<()> {
+    let checksum = checksum::finish(pseudo + frame.sum(udp, frame.len())?);
+    // RFC 768: a sum of zero is sent as all ones, for zero says that there is none.
+    let checksum = if checksum == 0 { 0xffff } else { checksum };
+    frame.store(udp + Udp::CHECKSUM, Be16::from_raw(checksum))
 }
 
 /// TTL and checksum of the IPv4 header at `l3`.
 #[inline(always)]
-pub(crate) fn store_hop<F: Frame>(frame: &mut F, l3: usize, header: Ipv4) -> Option<()> {
-    let hop = Hop { ttl: header.ttl, protocol: header.protocol, checksum: header.checksum };
+pub(crate) fn store_hop<F: Frame>(frame: &mut F, l3: usize, hop: Hop) -> Option<()> {
     frame.store(l3 + Hop::OFFSET, hop)
 }
 
@@ -154,34 +256,58 @@ pub(crate) fn store_hop_limit<F: Frame>(
     frame.store(l3 + HopLimit::OFFSET, HopLimit { next_header, hop_limit })
 }
 
+/// What comes behind the MACs: the EtherType, and the first two bytes of the packet.
+#[derive(Clone, Copy)]
+struct Start {
+    ether_type: EtherType,
+    bytes: [u8; 2],
+}
+
+/// The Ethernet header and two bytes more, so that it is sixteen: two stores instead of seven.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct LinkStart {
+    macs: u64,
+    macs_rest: u32,
+    ether_type: EtherType,
+    bytes: [u8; 2],
+}
+
 /// Makes the frame consist of an Ethernet header to the next hop, `room` bytes of undefined content, and
-/// what is at `from` … `end` now. Returns the offset behind the Ethernet header.
+/// what is at `from` … `end` now; writes the first two bytes behind the Ethernet header, too. Returns the
+/// offset behind it.
 #[inline(always)]
 fn relink<F: Frame>(
     frame: &mut F,
     from: usize,
     end: usize,
     room: usize,
-    ether_type: EtherType,
+    start: Start,
     next_hop: &NextHop,
 ) -> Option<usize> {
     // Ethernet's padding of short frames, or bytes that no length accounts for.
     if frame.len() > end {
         frame.truncate(end)?;
     }
-    if next_hop.vlan == 0 {
-        frame.move_head((Ethernet::LEN + room) as isize - from as isize)?;
-        link_header(frame, ether_type, next_hop)?;
+    let NextHop { macs, macs_rest, vlan, .. } = *next_hop;
+    if vlan == 0 {
+        move_head(frame, (Ethernet::LEN + room) as isize - from as isize)?;
+        let Start { ether_type, bytes } = start;
+        frame.store(0, LinkStart { macs, macs_rest, ether_type, bytes })?;
         Some(Ethernet::LEN)
     } else {
-        frame.move_head((Ethernet::LEN + VlanTag::LEN + room) as isize - from as isize)?;
-        link_header(frame, EtherType::VLAN, next_hop)?;
-        frame.store(Ethernet::LEN, VlanTag { tci: Be16::new(next_hop.vlan), ether_type })?;
-        Some(Ethernet::LEN + VlanTag::LEN)
+        move_head(frame, (Ethernet::LEN + VlanTag::LEN + room) as isize - from as isize)?;
+        let bytes = vlan.to_be_bytes();
+        frame.store(0, LinkStart { macs, macs_rest, ether_type: EtherType::VLAN, bytes })?;
+        let l3 = Ethernet::LEN + VlanTag::LEN;
+        frame.store(l3 - size_of::<EtherType>(), start.ether_type)?;
+        frame.store(l3, start.bytes)?;
+        Some(l3)
     }
 }
 
+/// A relayed packet mostly stays where it is, and the kernel's helper costs as much as a lookup.
 #[inline(always)]
-fn link_header<F: Frame>(frame: &mut F, ether_type: EtherType, next_hop: &NextHop) -> Option<()> {
-    frame.store(0, Ethernet { destination: next_hop.destination, source: next_hop.source, ether_type })
+fn move_head<F: Frame>(frame: &mut F, by: isize) -> Option<()> {
+    if by == 0 { Some(()) } else { frame.move_head(by) }
 }

@@ -2,12 +2,13 @@
 
 use crate::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey,
-    Router, UplinkEntry, UplinkKey,
+    Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 
 /// The tables of one node.
 pub trait Tables {
     fn uplink(&self, key: &UplinkKey) -> Option<&UplinkEntry>;
+    fn uplink6(&self, key: &UplinkKey6) -> Option<&UplinkEntry>;
     fn downlink4(&self, key: &DownlinkKey4) -> Option<&DownlinkEntry>;
     fn downlink6(&self, key: &DownlinkKey6) -> Option<&DownlinkEntry>;
     fn next_hop(&self, index: u32) -> Option<&NextHop>;
@@ -19,7 +20,7 @@ pub trait Tables {
 
     /// The next hop's index for a destination in a data endpoint's looked-up prefix; `NO_INDEX` for an
     /// on-link neighbour that is not known, `None` where there is no route.
-    fn route4(&self, key: &RouteKey) -> Option<u32>;
+    fn route(&self, key: &RouteKey) -> Option<u32>;
     /// Tells the agent that an on-link neighbour is wanted.
     fn want_neighbour(&self, key: &RouteKey);
 

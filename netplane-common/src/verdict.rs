@@ -53,6 +53,8 @@ reasons! {
     EcnNotCapable = 9, "ecn-not-capable", drop;
     /// The driver gave no room in front of or behind the packet.
     NoRoom = 10, "no-room", drop;
+    /// The G-PDU's PDU Session Container has not the session's QFI, or there is none.
+    QfiMismatch = 12, "qfi-mismatch", drop;
     /// A G-PDU for an endpoint, but no session for its TEID: the pod may know it.
     PassUnknownTeid = 32, "pass-unknown-teid", pass;
     /// A GTP-U message that is for the pod: Echo, Error Indication, End Marker and the like.
@@ -61,13 +63,21 @@ reasons! {
     PassExtensionHeader = 34, "pass-extension-header", pass;
     /// Not GTP-U version 1 on its port.
     PassNotGtpu = 35, "pass-not-gtpu", pass;
+    /// A user's packet to a multicast, broadcast or link-local address, such as a Router Solicitation: no
+    /// router forwards it, the pod may want it.
+    PassNotRoutable = 36, "pass-not-routable", pass;
     /// An Echo Request that was answered for the pod (`gtpu.echo`).
     EchoAnswered = 48, "echo-answered", pass;
 }
 
 /// The outcome for one packet. A packet is never half-rewritten: `Pass` leaves it as it came.
+///
+/// The alignment makes it larger than what functions return in a register. In a register the fields that a
+/// variant has not are bits that nobody has set, and the verifier refuses programs that touch them; in memory
+/// each field goes its own way, and once all is inlined nothing of it is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
+#[repr(align(32))]
 pub enum Verdict {
     /// Not ours: to the kernel, uncounted.
     Pass,

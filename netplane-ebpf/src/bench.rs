@@ -203,10 +203,12 @@ fn count(session: &FloorSession, bytes: u16) -> Option<()> {
 #[inline(always)]
 fn link(ctx: &XdpContext, next_hop: &NextHop) -> Option<()> {
     let to = at::<[u16; 7]>(ctx, 0)?;
-    let octets = [next_hop.destination.octets(), next_hop.source.octets()];
-    let half = |mac: usize, at: usize| u16::from_ne_bytes([octets[mac][at], octets[mac][at + 1]]);
-    // SAFETY: `at` has checked the bounds.
-    unsafe { *to = [half(0, 0), half(0, 2), half(0, 4), half(1, 0), half(1, 2), half(1, 4), 0x0008] };
+    // SAFETY: `at` has checked the bounds of all three.
+    unsafe {
+        *to.cast::<u64>() = next_hop.macs;
+        *to.cast::<u32>().add(2) = next_hop.macs_rest;
+        *to.cast::<u16>().add(6) = 0x0008;
+    }
     Some(())
 }
 

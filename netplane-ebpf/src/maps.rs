@@ -6,6 +6,7 @@ use aya_ebpf::maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use netplane_common::map::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey,
     NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey,
+    UplinkKey6,
 };
 
 /// Sessions per direction that fit unless the loader says otherwise.
@@ -16,6 +17,8 @@ const MAX_ENDPOINTS: u32 = 4096;
 #[map]
 pub(crate) static UPLINK: HashMap<UplinkKey, UplinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
 #[map]
+pub(crate) static UPLINK6: HashMap<UplinkKey6, UplinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
+#[map]
 pub(crate) static DOWNLINK4: HashMap<DownlinkKey4, DownlinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
 #[map]
 pub(crate) static DOWNLINK6: HashMap<DownlinkKey6, DownlinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
@@ -25,7 +28,7 @@ pub(crate) static ENDPOINTS: HashMap<EndpointKey, EndpointEntry> =
 #[map]
 pub(crate) static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1 << 16, 0);
 #[map]
-pub(crate) static ROUTES4: LpmTrie<RouteKey, u32> = LpmTrie::with_max_entries(1 << 16, 0);
+pub(crate) static ROUTES: LpmTrie<RouteKey, u32> = LpmTrie::with_max_entries(1 << 16, 0);
 #[map]
 pub(crate) static ROUTERS: Array<Router> = Array::with_max_entries(MAX_ENDPOINTS, 0);
 /// One element: what is left of our own packets (ICMP and the like) in the current window.

@@ -3,9 +3,12 @@
 use crate::maps;
 use netplane_common::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, NextHop,
-    PeerKey, RouteKey, Router, UplinkEntry, UplinkKey,
+    PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 use netplane_common::tables::Tables;
+
+/// Bits of a trie's key: network or scope, and an address.
+const WHOLE_KEY: u32 = 32 + 128;
 
 /// The maps of this object.
 pub(crate) struct Maps;
@@ -16,6 +19,12 @@ impl Tables for Maps {
         // SAFETY: the program only reads; the agent replaces whole elements, and one that is recycled
         // under a reader still holds a complete entry (of another session, for one packet at most).
         unsafe { maps::UPLINK.get(key) }
+    }
+
+    #[inline(always)]
+    fn uplink6(&self, key: &UplinkKey6) -> Option<&UplinkEntry> {
+        // SAFETY: as for `uplink`.
+        unsafe { maps::UPLINK6.get(key) }
     }
 
     #[inline(always)]
@@ -43,12 +52,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn peer_listed(&self, key: &PeerKey) -> bool {
-        maps::PEERS.get(maps::PeerTrieKey::new(64, *key)).is_some()
+        maps::PEERS.get(maps::PeerTrieKey::new(WHOLE_KEY, *key)).is_some()
     }
 
     #[inline(always)]
-    fn route4(&self, key: &RouteKey) -> Option<u32> {
-        maps::ROUTES4.get(maps::RouteTrieKey::new(64, *key)).copied()
+    fn route(&self, key: &RouteKey) -> Option<u32> {
+        maps::ROUTES.get(maps::RouteTrieKey::new(WHOLE_KEY, *key)).copied()
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 //! in one place.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
@@ -10,7 +11,57 @@ use netplane_common::frame::Frame;
 use netplane_common::wire::Wire;
 
 /// No offset of ours is larger; the verifier wants a bound before it adds one to a packet pointer.
-const MAX_OFFSET: usize = 0x3fff;
+const MAX_OFFSET: usize = 0x7fff;
+/// No offset of a header is larger. Less than `MAX_OFFSET` by more than a header, so that the compiler sees
+/// that offsets within one need no further check.
+const MAX_HEADER: usize = 0x3fff;
+
+/// What [`netplane_sum`] returns for a range that is not in the frame: no folded sum is that large.
+const NO_SUM: u32 = u32::MAX;
+/// Bytes that are added up at once.
+const CHUNK: usize = 32;
+
+/// A global function: the verifier walks through its loop once, whatever the offsets of its callers, and not
+/// once for each way that leads here. Only tunnels with a full checksum pay for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn netplane_sum(ctx: *mut xdp_md, from: u32, to: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let frame = XdpFrame::new(&ctx);
+    let (mut offset, to) = (from as usize, to as usize);
+    if offset > to || to > MAX_OFFSET {
+        return NO_SUM;
+    }
+    let mut sum = 0_u64;
+    for _ in 0..=MAX_OFFSET / CHUNK {
+        if to - offset < CHUNK {
+            break;
+        }
+        let Some(words) = frame.at::<[u32; CHUNK / 4]>(offset) else { return NO_SUM };
+        // SAFETY: `at` has checked the bounds; by reference, so that nothing is copied to the stack.
+        for word in unsafe { &*words } {
+            sum += u64::from(*word);
+        }
+        offset += CHUNK;
+    }
+    for _ in 0..CHUNK / 2 {
+        if to - offset < 2 {
+            break;
+        }
+        let Some(word) = frame.load::<u16>(offset) else { return NO_SUM };
+        sum += u64::from(word);
+        offset += 2;
+    }
+    if offset < to {
+        let Some(last) = frame.load::<u8>(offset) else { return NO_SUM };
+        sum += u64::from(last);
+    }
+    // At most 2^9 chunks of eight words of 32 bits: two folds to 32 bits, two to 16.
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u32
+}
 
 /// The frame behind an `xdp_md`.
 pub(crate) struct XdpFrame<'a> {
@@ -71,6 +122,16 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn opaque(&self, offset: usize, by: u32) -> usize {
+        let mut offset = offset;
+        // SAFETY: the same bits flipped twice, which neither the compiler nor the verifier sees through.
+        unsafe {
+            asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) offset, in(reg) u64::from(by), options(pure, nomem, nostack));
+        }
+        offset & MAX_HEADER
+    }
+
+    #[inline(always)]
     fn move_head(&mut self, by: isize) -> Option<()> {
         // The kernel's argument is the distance to move the start to the back.
         // SAFETY: the context is this program's; all pointers into the packet are made anew in `at`.
@@ -84,5 +145,11 @@ impl Frame for XdpFrame<'_> {
         // SAFETY: as for `move_head`.
         let result = unsafe { bpf_xdp_adjust_tail(self.ctx.as_ptr().cast(), delta) };
         (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn sum(&self, from: usize, to: usize) -> Option<u32> {
+        let sum = netplane_sum(self.ctx.as_ptr().cast(), from as u32, to as u32);
+        if sum == NO_SUM { None } else { Some(sum) }
     }
 }

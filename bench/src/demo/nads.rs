@@ -76,7 +76,7 @@ mod tests {
             let (uplink, downlink) = (session.uplink.as_ref().unwrap(), session.downlink.as_ref().unwrap());
             assert_eq!(session.ue4, Some(user.ue));
             assert_eq!((uplink.teid, downlink.teid), (user.uplink.0, user.downlink.0));
-            assert_eq!((downlink.peer, downlink.qfi), (GNB, user.qfi));
+            assert_eq!((downlink.peer, downlink.qfi), (GNB.into(), user.qfi));
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Packets to users: into the tunnel that their session names.
 
-use super::{Arrival, flow_source_port, icmp, not_forwarded, resolved, way_out};
+use super::{Arrival, flow_source_port, fold, icmp, not_forwarded, resolved, way_out};
 use crate::frame::Frame;
-use crate::map::{DownlinkEntry, DownlinkKey4, DownlinkKey6, SessionAction, downlink_flags};
-use crate::rewrite::{self, Outer};
+use crate::map::{
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, NextHop, SessionAction, downlink_flags, next_hop_flags,
+};
+use crate::rewrite::{self, Outer, OuterIp};
 use crate::tables::Tables;
 use crate::verdict::{Reason, Verdict};
 use crate::wire::gtpu::{self, Gtpu, GtpuOptional, PduSessionContainer, message};
 use crate::wire::ip::{Ipv4, Ipv6, ecn, prefix64, protocol};
 use crate::wire::udp::Udp;
-use crate::wire::{Be16, Be32};
+use crate::wire::{Be16, Wire};
 
 #[inline(always)]
 pub(super) fn ipv4<F: Frame, T: Tables>(
@@ -20,11 +22,42 @@ pub(super) fn ipv4<F: Frame, T: Tables>(
 ) -> Verdict {
     let key = DownlinkKey4 { port: arrival.port, ue: header.destination };
     match tables.downlink4(&key) {
-        Some(entry) if entry.mac == arrival.mac => {
-            let outcome = encapsulate_ipv4(frame, tables, arrival, header, entry);
-            outcome.unwrap_or_else(|reason| refused(frame, tables, arrival, entry, reason))
-        }
+        Some(entry) if entry.mac == arrival.mac => match user4(frame, arrival.l3, header) {
+            Ok(user) => decide(frame, tables, arrival, entry, user),
+            Err(reason) => refused(frame, tables, arrival, entry, reason),
+        },
         _ => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+pub(super) fn ipv6<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    header: Ipv6,
+) -> Verdict {
+    let key = DownlinkKey6 { port: arrival.port, ue: prefix64(&header.destination) };
+    match tables.downlink6(&key) {
+        Some(entry) if entry.mac == arrival.mac => match user6(header) {
+            Ok(user) => decide(frame, tables, arrival, entry, user),
+            Err(reason) => refused(frame, tables, arrival, entry, reason),
+        },
+        _ => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn decide<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    entry: &DownlinkEntry,
+    user: User,
+) -> Verdict {
+    match forward(frame, tables, arrival, entry, user) {
+        Ok(verdict) => verdict,
+        Err(reason) => refused(frame, tables, arrival, entry, reason),
     }
 }
 
@@ -45,28 +78,20 @@ fn refused<F: Frame, T: Tables>(
 }
 
 #[inline(always)]
-pub(super) fn ipv6<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival) -> Verdict {
-    let Some(header) = frame.load::<Ipv6>(arrival.l3) else {
-        return Verdict::Pass;
-    };
-    let key = DownlinkKey6 { port: arrival.port, ue: prefix64(&header.destination) };
-    match tables.downlink6(&key) {
-        Some(entry) if entry.mac == arrival.mac => {
-            let outcome = encapsulate_ipv6(frame, tables, arrival, header, entry);
-            outcome.unwrap_or_else(|reason| refused(frame, tables, arrival, entry, reason))
-        }
-        _ => Verdict::Pass,
-    }
-}
-
-#[inline(always)]
-fn encapsulate_ipv4<F: Frame, T: Tables>(
+fn forward<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
-    header: Ipv4,
     entry: &DownlinkEntry,
+    user: User,
 ) -> Result<Verdict, Reason> {
+    let next_hop = encapsulate(frame, tables, arrival.l3, entry, user)?;
+    tables.count_session(entry.counter, u32::from(user.total_length));
+    Ok(way_out(next_hop, arrival))
+}
+
+#[inline(always)]
+fn user4<F: Frame>(frame: &F, l3: usize, header: Ipv4) -> Result<User, Reason> {
     let total_length = header.total_length.get();
     let sound = header.version_ihl >> 4 == 4
         && header.header_len() >= Ipv4::LEN
@@ -81,28 +106,16 @@ fn encapsulate_ipv4<F: Frame, T: Tables>(
     let mut ports = u32::from(header.protocol);
     let has_ports = matches!(header.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
     if has_ports && header.version_ihl == Ipv4::VERSION_IHL && !header.is_fragment() {
-        ports ^= frame.load::<Ports>(arrival.l3 + Ipv4::LEN).map_or(0, Ports::word);
+        ports ^= frame.load::<Ports>(l3 + Ipv4::LEN).map_or(0, Ports::word);
     }
-    let user = User {
-        total_length,
-        traffic_class: header.tos,
-        flow: [header.source.raw(), header.destination.raw(), ports],
-    };
-    let (next_hop, l4) = encapsulate(frame, tables, arrival.l3, entry, user)?;
-    rewrite::store_hop(frame, l4, header.next_hop()).ok_or(Reason::NoRoom)?;
-    tables.count_session(entry.counter, u32::from(total_length));
-    Ok(way_out(next_hop, arrival))
+    let flow = [header.source.raw(), header.destination.raw(), ports];
+    let onward = Onward::V4(rewrite::Hop::of(header.next_hop()));
+    Ok(User { total_length, traffic_class: header.tos, flow, onward })
 }
 
 #[inline(always)]
-fn encapsulate_ipv6<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    arrival: Arrival,
-    header: Ipv6,
-    entry: &DownlinkEntry,
-) -> Result<Verdict, Reason> {
-    if header.version_class_flow.get() >> 28 != 6 {
+fn user6(header: Ipv6) -> Result<User, Reason> {
+    if header.version() != 6 {
         return Err(Reason::Malformed);
     }
     let Some(total_length) = header.payload_length.get().checked_add(Ipv6::LEN as u16) else {
@@ -111,18 +124,10 @@ fn encapsulate_ipv6<F: Frame, T: Tables>(
     if header.hop_limit <= 1 {
         return Err(Reason::TtlExpired);
     }
-    let fold = |[a, b, c, d]: [Be32; 4]| a.raw() ^ b.raw() ^ c.raw() ^ d.raw();
-    let user = User {
-        total_length,
-        traffic_class: header.traffic_class(),
-        // The flow label tells flows apart where it is set (RFC 6437); extension headers hide ports.
-        flow: [fold(header.source), fold(header.destination), header.version_class_flow.raw()],
-    };
-    let (next_hop, at) = encapsulate(frame, tables, arrival.l3, entry, user)?;
-    rewrite::store_hop_limit(frame, at, header.next_header, header.hop_limit.wrapping_sub(1))
-        .ok_or(Reason::NoRoom)?;
-    tables.count_session(entry.counter, u32::from(total_length));
-    Ok(way_out(next_hop, arrival))
+    // The flow label tells flows apart where it is set (RFC 6437); extension headers hide ports.
+    let flow = [fold(header.source), fold(header.destination), header.version_class_flow.raw()];
+    let onward = Onward::V6(header.next_header, header.hop_limit.wrapping_sub(1));
+    Ok(User { total_length, traffic_class: header.traffic_class(), flow, onward })
 }
 
 /// Source and destination port, wherever the transport protocol has them first.
@@ -143,14 +148,37 @@ impl Ports {
 }
 
 /// What the outer headers need to know of a user's packet.
+#[derive(Clone, Copy)]
 pub(super) struct User {
     /// Bytes of the IP packet.
     pub(super) total_length: u16,
     pub(super) traffic_class: u8,
     pub(super) flow: [u32; 3],
+    pub(super) onward: Onward,
 }
 
-/// Puts the outer headers in front of the packet. Returns the next hop and the inner packet's offset.
+/// The user's own header one hop further.
+#[derive(Clone, Copy)]
+pub(super) enum Onward {
+    V4(rewrite::Hop),
+    /// Next header and hop limit.
+    V6(u8, u8),
+    /// A packet that starts here.
+    AsItIs,
+}
+
+impl Onward {
+    #[inline(always)]
+    fn store<F: Frame>(self, frame: &mut F, at: usize) -> Option<()> {
+        match self {
+            Self::V4(hop) => rewrite::store_hop(frame, at, hop),
+            Self::V6(next_header, hop_limit) => rewrite::store_hop_limit(frame, at, next_header, hop_limit),
+            Self::AsItIs => Some(()),
+        }
+    }
+}
+
+/// Puts the outer headers in front of the packet. Returns the next hop.
 #[inline(always)]
 pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
     frame: &mut F,
@@ -158,7 +186,7 @@ pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
     l3: usize,
     entry: &DownlinkEntry,
     user: User,
-) -> Result<(&'t crate::map::NextHop, usize), Reason> {
+) -> Result<&'t NextHop, Reason> {
     if entry.action != SessionAction::Forward as u8 {
         return Err(Reason::SessionDrop);
     }
@@ -170,7 +198,8 @@ pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
         return Err(Reason::TooBig);
     }
     let next_hop = resolved(tables, entry.next_hop)?;
-    let at = if entry.flags & downlink_flags::QFI != 0 {
+    let packet = Packet { l3, end, user };
+    let done = if entry.flags & downlink_flags::QFI != 0 {
         let container = PduSessionContainer {
             length: 1,
             pdu_type: PduSessionContainer::DOWNLINK,
@@ -183,35 +212,70 @@ pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
             next_extension: gtpu::extension::PDU_SESSION_CONTAINER,
         };
         let extra = rewrite::WithContainer { optional, container };
-        let outer = outer(entry, &user, Gtpu::VERSION_1 | Gtpu::E, size_of_val(&extra));
-        rewrite::encapsulated(frame, l3, end, outer, extra, next_hop)
+        tunnelled(frame, packet, entry, next_hop, Gtpu::VERSION_1 | Gtpu::E, extra)
     } else {
-        let outer = outer(entry, &user, Gtpu::VERSION_1, 0);
-        rewrite::encapsulated(frame, l3, end, outer, (), next_hop)
+        tunnelled(frame, packet, entry, next_hop, Gtpu::VERSION_1, ())
     };
-    at.map(|at| (next_hop, at)).ok_or(Reason::NoRoom)
+    done.ok_or(Reason::NoRoom)?;
+    Ok(next_hop)
 }
 
-/// The outer headers for a packet with `extra` bytes between the GTP-U header and the user's packet.
+/// Where the user's packet is and what it says.
+#[derive(Clone, Copy)]
+struct Packet {
+    l3: usize,
+    end: usize,
+    user: User,
+}
+
+/// With `extra` between the GTP-U header and the user's packet.
 #[inline(always)]
-fn outer(entry: &DownlinkEntry, user: &User, flags: u8, extra: usize) -> Outer {
+fn tunnelled<F: Frame, E: Wire>(
+    frame: &mut F,
+    packet: Packet,
+    entry: &DownlinkEntry,
+    next_hop: &NextHop,
+    flags: u8,
+    extra: E,
+) -> Option<()> {
+    let user = &packet.user;
     // The agent keeps entry.mtu so that none of these lengths can overflow; wrapping keeps the
     // verifier's and the compiler's work small.
-    let gtpu_length = user.total_length.wrapping_add(extra as u16);
+    let gtpu_length = user.total_length.wrapping_add(size_of::<E>() as u16);
     let udp_length = gtpu_length.wrapping_add((Udp::LEN + Gtpu::LEN) as u16);
     // RFC 6040 §4.1, normal mode: ECN is copied.
     let copied = entry.flags & downlink_flags::COPY_DSCP != 0;
     let dscp = if copied { user.traffic_class & !ecn::MASK } else { entry.dscp };
     let tos = dscp | user.traffic_class & ecn::MASK;
-    let ip = rewrite::outer_ipv4(
-        tos,
-        Be16::new(udp_length.wrapping_add(Ipv4::LEN as u16)),
-        entry.local,
-        entry.peer,
-    );
-    let by_flow = entry.flags & downlink_flags::FLOW_SOURCE_PORT != 0;
+    let by_flow = next_hop.has(next_hop_flags::FLOW_SOURCE_PORT);
     let source = if by_flow { flow_source_port(user.flow) } else { gtpu::PORT };
     let udp = Udp { source, destination: gtpu::PORT, length: Be16::new(udp_length), checksum: Be16::new(0) };
     let gtpu = Gtpu { flags, message: message::G_PDU, length: Be16::new(gtpu_length), teid: entry.teid };
-    Outer { ip, udp, gtpu }
+    if next_hop.has(next_hop_flags::IPV6) {
+        let (local, peer) = next_hop.tunnel6();
+        let ip = rewrite::outer_ipv6(tos, udp.length, local, peer);
+        finish(frame, packet, Outer { ip, udp, gtpu }, extra, next_hop)
+    } else {
+        let (local, peer) = next_hop.tunnel4();
+        let total_length = Be16::new(udp_length.wrapping_add(Ipv4::LEN as u16));
+        let ip = rewrite::outer_ipv4(tos, total_length, local, peer);
+        finish(frame, packet, Outer { ip, udp, gtpu }, extra, next_hop)
+    }
+}
+
+#[inline(always)]
+fn finish<F: Frame, E: Wire, I: OuterIp>(
+    frame: &mut F,
+    packet: Packet,
+    outer: Outer<I>,
+    extra: E,
+    next_hop: &NextHop,
+) -> Option<()> {
+    let at = rewrite::encapsulated(frame, packet.l3, packet.end, outer, extra, next_hop)?;
+    packet.user.onward.store(frame, at)?;
+    if next_hop.has(next_hop_flags::UDP_CHECKSUM) {
+        let udp = at - size_of::<E>() - Gtpu::LEN - Udp::LEN;
+        rewrite::store_udp_checksum(frame, udp, outer.ip.pseudo_header(outer.udp.length))?;
+    }
+    Some(())
 }

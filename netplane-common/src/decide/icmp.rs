@@ -7,15 +7,18 @@
 
 use super::{Arrival, Way, downlink, resolved, uplink};
 use crate::frame::Frame;
-use crate::map::{DownlinkEntry, DownlinkKey4, DownlinkKey6, Port, SessionAction, UplinkEntry};
+use crate::map::{
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, Port, SessionAction, UplinkEntry, next_hop_flags,
+};
 use crate::parse::payload_offset;
 use crate::tables::Tables;
 use crate::verdict::Reason;
 use crate::wire::ethernet::{Ethernet, VlanTag};
+use crate::wire::gtpu::Gtpu;
 use crate::wire::icmp::{self, IcmpError};
 use crate::wire::ip::{Ipv4, Ipv6, prefix64, protocol};
+use crate::wire::udp::Udp;
 use crate::wire::{Be16, Be32, checksum};
-use uplink::GPdu;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// TTL of what starts here.
@@ -154,41 +157,57 @@ fn error(kind: u8, code: u8, mtu: u16) -> IcmpError {
 pub(super) fn about_uplink<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: &GPdu,
+    arrival: &Arrival,
     entry: &UplinkEntry,
     reason: Reason,
 ) -> Way {
-    if entry.action == SessionAction::Relay as u8 {
-        return about_relayed(frame, tables, packet, entry, reason).unwrap_or(Way::NONE);
-    }
-    let Ok(at) = payload_offset(frame, packet.at, packet.gtpu) else {
-        return Way::NONE;
-    };
-    let version = frame.load::<u8>(at).unwrap_or_default() >> 4;
-    let way = if version == 4 {
-        to_user4(frame, tables, packet.arrival, entry, at, reason)
+    let way = if entry.action == SessionAction::Relay as u8 {
+        about_relayed(frame, tables, *arrival, entry, reason)
     } else {
-        to_user6(frame, tables, packet.arrival, entry, at, reason)
+        about_inner(frame, tables, *arrival, entry, reason)
     };
     way.unwrap_or(Way::NONE)
+}
+
+#[inline(always)]
+fn about_inner<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    entry: &UplinkEntry,
+    reason: Reason,
+) -> Option<Way> {
+    let is_ipv4 = frame.load::<u8>(arrival.l3)? >> 4 == 4;
+    let at = arrival.l3 + Udp::LEN + if is_ipv4 { Ipv4::LEN } else { Ipv6::LEN };
+    let gtpu: Gtpu = frame.load(at)?;
+    let at = payload_offset(frame, at, gtpu).ok()?;
+    if frame.load::<u8>(at)? >> 4 == 4 {
+        to_user4(frame, tables, arrival, entry, at, reason)
+    } else {
+        to_user6(frame, tables, arrival, entry, at, reason)
+    }
 }
 
 #[inline(always)]
 fn about_relayed<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: &GPdu,
+    arrival: Arrival,
     entry: &UplinkEntry,
     reason: Reason,
 ) -> Option<Way> {
     let next_hop = resolved(tables, entry.next_hop4).ok()?;
-    let arrival = packet.arrival;
-    let message = Message4::about(frame, arrival.l3, packet.outer.destination, reason, next_hop.mtu)?;
-    if !tables.may_answer() {
-        return None;
+    // What the outgoing side takes, with the header of the incoming one.
+    let outgoing = if next_hop.has(next_hop_flags::IPV6) { Ipv6::LEN } else { Ipv4::LEN };
+    let mtu = |incoming: usize| next_hop.mtu.wrapping_add(incoming as u16).wrapping_sub(outgoing as u16);
+    // From the address that the peer has sent to.
+    if frame.load::<u8>(arrival.l3)? >> 4 == 4 {
+        let outer: Ipv4 = frame.load(arrival.l3)?;
+        back4(frame, tables, arrival, outer.destination, reason, mtu(Ipv4::LEN))?;
+    } else {
+        let outer: Ipv6 = frame.load(arrival.l3)?;
+        back6(frame, tables, arrival, outer.destination, reason, mtu(Ipv6::LEN))?;
     }
-    back(frame, arrival, Message4::LEN, size_of::<Quote4>())?;
-    frame.store(arrival.l3, message)?;
     Some(Way::BACK)
 }
 
@@ -203,7 +222,7 @@ fn to_user4<F: Frame, T: Tables>(
     reason: Reason,
 ) -> Option<Way> {
     let header: Ipv4 = frame.load(at)?;
-    let next_hop = uplink::route(tables, entry, header.destination).ok()?;
+    let next_hop = uplink::route4(tables, entry, header.destination).ok()?;
     let port = Port::new(next_hop.ifindex, next_hop.vlan);
     let user = tables.downlink4(&DownlinkKey4 { port, ue: header.source })?;
     let router = tables.router(user.scope)?;
@@ -218,8 +237,9 @@ fn to_user4<F: Frame, T: Tables>(
         total_length: Message4::TOTAL as u16,
         traffic_class: message.ip.tos,
         flow: [message.ip.source.raw(), message.ip.destination.raw(), u32::from(protocol::UDP)],
+        onward: downlink::Onward::AsItIs,
     };
-    let (onward, _) = downlink::encapsulate(frame, tables, Ethernet::LEN, user, packet).ok()?;
+    let onward = downlink::encapsulate(frame, tables, Ethernet::LEN, user, packet).ok()?;
     Some(Way::out(onward, arrival))
 }
 
@@ -233,7 +253,7 @@ fn to_user6<F: Frame, T: Tables>(
     reason: Reason,
 ) -> Option<Way> {
     let header: Ipv6 = frame.load(at)?;
-    let next_hop = resolved(tables, entry.next_hop6).ok()?;
+    let next_hop = uplink::route6(tables, entry, header.destination).ok()?;
     let port = Port::new(next_hop.ifindex, next_hop.vlan);
     let user = tables.downlink6(&DownlinkKey6 { port, ue: prefix64(&header.source) })?;
     let router = tables.router(user.scope)?;
@@ -248,8 +268,9 @@ fn to_user6<F: Frame, T: Tables>(
         total_length: Message6::TOTAL as u16,
         traffic_class: message.ip.traffic_class(),
         flow: [checksum::sum(&message.ip.source), checksum::sum(&message.ip.destination), 0],
+        onward: downlink::Onward::AsItIs,
     };
-    let (onward, _) = downlink::encapsulate(frame, tables, Ethernet::LEN, user, packet).ok()?;
+    let onward = downlink::encapsulate(frame, tables, Ethernet::LEN, user, packet).ok()?;
     Some(Way::out(onward, arrival))
 }
 
@@ -276,21 +297,47 @@ fn back_to_sender<F: Frame, T: Tables>(
     let router = tables.router(entry.scope)?;
     let version = frame.load::<u8>(arrival.l3)? >> 4;
     if version == 4 {
-        let message = Message4::about(frame, arrival.l3, router.address4, reason, entry.mtu)?;
-        if !tables.may_answer() {
-            return None;
-        }
-        back(frame, arrival, Message4::LEN, size_of::<Quote4>())?;
-        frame.store(arrival.l3, message)?;
+        back4(frame, tables, arrival, router.address4, reason, entry.mtu)?;
     } else {
-        let message = Message6::about(frame, arrival.l3, router.address6, reason, entry.mtu)?;
-        if !tables.may_answer() {
-            return None;
-        }
-        back(frame, arrival, Message6::LEN, size_of::<Quote6>())?;
-        frame.store(arrival.l3, message)?;
+        back6(frame, tables, arrival, router.address6, reason, entry.mtu)?;
     }
     Some(Way::BACK)
+}
+
+/// About the IPv4 packet in the frame, back the way it came.
+#[inline(always)]
+fn back4<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    router: Be32,
+    reason: Reason,
+    mtu: u16,
+) -> Option<()> {
+    let message = Message4::about(frame, arrival.l3, router, reason, mtu)?;
+    if !tables.may_answer() {
+        return None;
+    }
+    back(frame, arrival, Message4::LEN, size_of::<Quote4>())?;
+    frame.store(arrival.l3, message)
+}
+
+/// The same for IPv6.
+#[inline(always)]
+fn back6<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    router: [Be32; 4],
+    reason: Reason,
+    mtu: u16,
+) -> Option<()> {
+    let message = Message6::about(frame, arrival.l3, router, reason, mtu)?;
+    if !tables.may_answer() {
+        return None;
+    }
+    back(frame, arrival, Message6::LEN, size_of::<Quote6>())?;
+    frame.store(arrival.l3, message)
 }
 
 /// Keeps `quote` bytes of the packet, makes room for `message` bytes in front of them, and turns the

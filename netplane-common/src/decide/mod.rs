@@ -5,17 +5,19 @@
 
 mod downlink;
 mod icmp;
+mod outer;
 mod relay;
 mod signalling;
 mod uplink;
 
 use crate::frame::Frame;
-use crate::map::{NO_INDEX, NextHop, NextHopState, Port};
+use crate::map::{NO_INDEX, NextHop, Port};
 use crate::tables::Tables;
 use crate::verdict::{Reason, Verdict};
+use crate::wire::Be32;
 use crate::wire::ethernet::{EtherType, Ethernet, Mac, VlanTag};
 use crate::wire::gtpu;
-use crate::wire::ip::{Ipv4, protocol};
+use crate::wire::ip::{Ipv4, Ipv6, protocol};
 use crate::wire::udp::Udp;
 
 /// How a frame arrived.
@@ -56,7 +58,7 @@ fn network_layer<F: Frame, T: Tables>(
 ) -> Verdict {
     match ether_type {
         EtherType::IPV4 => ipv4(frame, tables, arrival),
-        EtherType::IPV6 => downlink::ipv6(frame, tables, arrival),
+        EtherType::IPV6 => ipv6(frame, tables, arrival),
         _ => Verdict::Pass,
     }
 }
@@ -81,11 +83,36 @@ fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival) -> Ver
     downlink::ipv4(frame, tables, arrival, header)
 }
 
+#[inline(always)]
+fn ipv6<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival) -> Verdict {
+    let Some(header) = frame.load::<Ipv6>(arrival.l3) else {
+        return Verdict::Pass;
+    };
+    // Extension headers, a fragment's among them, in front of GTP-U are the pod's kernel's to take apart.
+    if header.version() == 6 && header.next_header == protocol::UDP {
+        let Some(udp) = frame.load::<Udp>(arrival.l3 + Ipv6::LEN) else {
+            return Verdict::Pass;
+        };
+        if udp.destination == gtpu::PORT
+            && let Some(verdict) = uplink::gtpu(frame, tables, arrival, header, udp)
+        {
+            return verdict;
+        }
+    }
+    downlink::ipv6(frame, tables, arrival, header)
+}
+
+/// An IPv6 address in one word, for a flow's hash.
+#[inline(always)]
+fn fold([a, b, c, d]: [Be32; 4]) -> u32 {
+    a.raw() ^ b.raw() ^ c.raw() ^ d.raw()
+}
+
 /// A next hop that can be used.
 #[inline(always)]
 fn resolved<T: Tables>(tables: &T, index: u32) -> Result<&NextHop, Reason> {
     match tables.next_hop(index) {
-        Some(next_hop) if next_hop.state == NextHopState::Resolved as u8 => Ok(next_hop),
+        Some(next_hop) if next_hop.is_resolved() => Ok(next_hop),
         _ => Err(Reason::NextHopUnresolved),
     }
 }

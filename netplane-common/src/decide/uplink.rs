@@ -1,90 +1,97 @@
 //! G-PDUs from a peer: to the data network, to another peer, or to the pod.
 
+use super::outer::Received;
 use super::{Arrival, Way, icmp, not_forwarded, relay, resolved, signalling, way_out};
 use crate::frame::Frame;
 use crate::map::{
-    EndpointKey, NO_INDEX, NextHop, PeerKey, RouteKey, SessionAction, UnknownTeid, UplinkEntry, UplinkKey,
+    EndpointKey, NO_INDEX, NextHop, PeerKey, RouteKey, SessionAction, UnknownTeid, UplinkEntry,
     endpoint_flags, uplink_flags,
 };
-use crate::parse::payload_offset;
+use crate::parse::{payload_offset, qfi};
 use crate::rewrite;
 use crate::tables::Tables;
 use crate::verdict::{Reason, Verdict};
+use crate::wire::Be32;
 use crate::wire::gtpu::{Gtpu, message};
-use crate::wire::ip::{Ipv4, Ipv6, ecn, prefix64};
+use crate::wire::ip::{Ipv4, Ipv6, ecn, is_not_routable4, is_not_routable6, mapped, prefix64};
 use crate::wire::udp::Udp;
-use crate::wire::{Be16, Be32};
 
 /// UDP to port 2152. `None` if the destination is no endpoint of this port.
 #[inline(always)]
-pub(super) fn gtpu<F: Frame, T: Tables>(
+pub(super) fn gtpu<F: Frame, T: Tables, O: Received>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
-    outer: Ipv4,
+    outer: O,
     udp: Udp,
 ) -> Option<Verdict> {
-    let at = arrival.l3 + Ipv4::LEN + Udp::LEN;
-    let gtpu = frame.load::<Gtpu>(at).filter(Gtpu::is_version_1);
-    let Some(gtpu) = gtpu else {
-        let none = Gtpu { flags: 0, message: 0, length: Be16::new(0), teid: Be32::new(0) };
-        let packet = GPdu { arrival, outer, udp, gtpu: none, at };
-        return no_session(frame, tables, packet, Reason::PassNotGtpu);
+    let at = arrival.l3 + O::LEN + Udp::LEN;
+    let Some(gtpu) = frame.load::<Gtpu>(at).filter(Gtpu::is_version_1) else {
+        return unclaimed(frame, tables, &arrival, Reason::PassNotGtpu);
     };
-    let packet = GPdu { arrival, outer, udp, gtpu, at };
     if gtpu.message != message::G_PDU && gtpu.message != message::END_MARKER {
-        return no_session(frame, tables, packet, Reason::PassSignalling);
+        return unclaimed(frame, tables, &arrival, Reason::PassSignalling);
     }
-    let key = UplinkKey { port: arrival.port, teid: gtpu.teid, local: outer.destination };
-    let Some(entry) = tables.uplink(&key) else {
+    let Some(entry) = outer.session(tables, arrival.port, gtpu.teid) else {
         let end_marker = gtpu.message == message::END_MARKER;
         let reason = if end_marker { Reason::PassSignalling } else { Reason::PassUnknownTeid };
-        return no_session(frame, tables, packet, reason);
+        return unclaimed(frame, tables, &arrival, reason);
     };
     if entry.mac != arrival.mac {
         return Some(Verdict::Pass);
     }
-    let outcome = session(frame, tables, packet, entry);
-    Some(outcome.unwrap_or_else(|reason| refused(frame, tables, packet, entry, reason)))
-}
-
-/// A packet that goes no further: its sender is told where that is for the sender to mend.
-#[inline(always)]
-fn refused<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    packet: GPdu,
-    entry: &UplinkEntry,
-    reason: Reason,
-) -> Verdict {
-    if matches!(reason, Reason::TtlExpired | Reason::TooBig) {
-        icmp::about_uplink(frame, tables, &packet, entry, reason).verdict(entry.network, reason)
-    } else {
-        not_forwarded(entry.network, reason)
+    let listed = entry.flags & uplink_flags::PEER_LIST != 0;
+    let allowed = Peers { network: entry.network, prefix: entry.peer, mask: entry.peer_mask, listed };
+    let length = usize::from(gtpu.length.get());
+    let udp_length = Udp::LEN + Gtpu::LEN + length;
+    let agree = usize::from(udp.length.get()) == udp_length && outer.carries(udp_length);
+    if !allowed.contain(tables, &outer) {
+        return Some(not_forwarded(entry.network, Reason::PeerNotAllowed));
     }
+    if !agree || at + Gtpu::LEN + length > frame.len() {
+        return Some(not_forwarded(entry.network, Reason::Malformed));
+    }
+    let at = frame.opaque(at, arrival.port.ifindex);
+    let packet = GPdu { class: outer.traffic_class(), source: outer.source_word(), udp, gtpu, at };
+    Some(decide(frame, tables, arrival, entry, packet))
 }
 
-/// The headers of a GTP-U packet, and where the GTP-U header is.
+/// A G-PDU or End Marker of a session, whichever family carries it.
 #[derive(Clone, Copy)]
 pub(super) struct GPdu {
-    pub(super) arrival: Arrival,
-    pub(super) outer: Ipv4,
+    /// Outer DSCP and ECN.
+    pub(super) class: u8,
+    /// Of the outer source, for a flow's hash.
+    pub(super) source: u32,
     pub(super) udp: Udp,
     pub(super) gtpu: Gtpu,
+    /// Offset of the GTP-U header. Its length, UDP's, IP's and the frame's agree.
     pub(super) at: usize,
 }
 
 impl GPdu {
-    /// Offset behind the last byte of the packet, if all three lengths and the frame agree on it.
+    /// Offset behind the last byte.
     #[inline(always)]
-    pub(super) fn end<F: Frame>(&self, frame: &F) -> Result<usize, Reason> {
-        let length = usize::from(self.gtpu.length.get());
-        let udp_length = Udp::LEN + Gtpu::LEN + length;
-        let end = self.at + Gtpu::LEN + length;
-        let agree = usize::from(self.udp.length.get()) == udp_length
-            && usize::from(self.outer.total_length.get()) == Ipv4::LEN + udp_length
-            && end <= frame.len();
-        if agree { Ok(end) } else { Err(Reason::Malformed) }
+    pub(super) fn end(&self) -> usize {
+        self.at + Gtpu::LEN + usize::from(self.gtpu.length.get())
+    }
+}
+
+#[inline(always)]
+fn decide<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    entry: &UplinkEntry,
+    packet: GPdu,
+) -> Verdict {
+    match session(frame, tables, arrival, entry, packet) {
+        Ok(verdict) => verdict,
+        // It goes no further: its sender is told where that is for the sender to mend.
+        Err(reason @ (Reason::TtlExpired | Reason::TooBig)) => {
+            icmp::about_uplink(frame, tables, &arrival, entry, reason).verdict(entry.network, reason)
+        }
+        Err(reason) => not_forwarded(entry.network, reason),
     }
 }
 
@@ -92,19 +99,15 @@ impl GPdu {
 fn session<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: GPdu,
+    arrival: Arrival,
     entry: &UplinkEntry,
+    packet: GPdu,
 ) -> Result<Verdict, Reason> {
-    let listed = entry.flags & uplink_flags::PEER_LIST != 0;
-    let allowed = Peers { network: entry.network, prefix: entry.peer, mask: entry.peer_mask, listed };
-    if !allowed.contain(tables, packet.outer.source) {
-        return Err(Reason::PeerNotAllowed);
-    }
     match SessionAction::from_number(entry.action) {
         SessionAction::Drop => Err(Reason::SessionDrop),
-        SessionAction::Relay => relay::forward(frame, tables, packet, entry),
+        SessionAction::Relay => relay::forward(frame, tables, arrival, entry, packet),
         SessionAction::Forward if packet.gtpu.message == message::END_MARKER => Err(Reason::PassSignalling),
-        SessionAction::Forward => decapsulate(frame, tables, packet, entry),
+        SessionAction::Forward => decapsulate(frame, tables, arrival, entry, packet),
     }
 }
 
@@ -112,31 +115,36 @@ fn session<F: Frame, T: Tables>(
 fn decapsulate<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: GPdu,
+    arrival: Arrival,
     entry: &UplinkEntry,
+    packet: GPdu,
 ) -> Result<Verdict, Reason> {
-    let end = packet.end(frame)?;
     let at = payload_offset(frame, packet.at, packet.gtpu)?;
-    let version: u8 = frame.load(at).ok_or(Reason::Malformed)?;
+    if entry.flags & uplink_flags::CHECK_QFI != 0 && qfi(frame, packet.at, packet.gtpu) != Some(entry.qfi) {
+        return Err(Reason::QfiMismatch);
+    }
+    let inner = Inner { at: frame.opaque(at, arrival.port.ifindex), end: packet.end(), class: packet.class };
+    let version: u8 = frame.load(inner.at).ok_or(Reason::Malformed)?;
     match version >> 4 {
-        4 => to_ipv4(frame, tables, packet, entry, Inner { at, end }),
-        6 => to_ipv6(frame, tables, packet, entry, Inner { at, end }),
+        4 => to_ipv4(frame, tables, arrival, entry, inner),
+        6 => to_ipv6(frame, tables, arrival, entry, inner),
         _ => Err(Reason::Malformed),
     }
 }
 
-/// Where the T-PDU is.
+/// Where the T-PDU is, and the outer DSCP and ECN.
 #[derive(Clone, Copy)]
 struct Inner {
     at: usize,
     end: usize,
+    class: u8,
 }
 
 #[inline(always)]
 fn to_ipv4<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: GPdu,
+    arrival: Arrival,
     entry: &UplinkEntry,
     inner: Inner,
 ) -> Result<Verdict, Reason> {
@@ -148,6 +156,9 @@ fn to_ipv4<F: Frame, T: Tables>(
     {
         return Err(Reason::Malformed);
     }
+    if is_not_routable4(header.destination) {
+        return Err(Reason::PassNotRoutable);
+    }
     // TS 29.244 §5.4.3 with TS 23.501 §5.8.2.6: a user sends under its own address only.
     if entry.flags & uplink_flags::CHECK_UE != 0 && header.source != entry.ue4 {
         return Err(Reason::UeSpoofed);
@@ -155,25 +166,25 @@ fn to_ipv4<F: Frame, T: Tables>(
     if header.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
-    let next_hop = route(tables, entry, header.destination)?;
+    let next_hop = route4(tables, entry, header.destination)?;
     if total_length > usize::from(next_hop.mtu) {
         return Err(Reason::TooBig);
     }
     let mut onward = header.next_hop();
-    if let Some(ecn) = merged_ecn(packet.outer.tos, header.tos)? {
+    if let Some(ecn) = merged_ecn(inner.class, header.tos)? {
         onward = onward.with_ecn(ecn);
     }
     rewrite::decapsulated_ipv4(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, total_length as u32);
-    Ok(way_out(next_hop, packet.arrival))
+    Ok(way_out(next_hop, arrival))
 }
 
 #[inline(always)]
 fn to_ipv6<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: GPdu,
+    arrival: Arrival,
     entry: &UplinkEntry,
     inner: Inner,
 ) -> Result<Verdict, Reason> {
@@ -182,39 +193,68 @@ fn to_ipv6<F: Frame, T: Tables>(
     if inner.at + total_length > inner.end {
         return Err(Reason::Malformed);
     }
+    // In front of the source: a Router Solicitation comes from the user's link-local address (RFC 4861 §4.1).
+    if is_not_routable6(&header.destination) {
+        return Err(Reason::PassNotRoutable);
+    }
     if entry.flags & uplink_flags::CHECK_UE != 0 && prefix64(&header.source) != entry.ue6 {
         return Err(Reason::UeSpoofed);
     }
     if header.hop_limit <= 1 {
         return Err(Reason::TtlExpired);
     }
-    let next_hop = resolved(tables, entry.next_hop6)?;
+    let next_hop = route6(tables, entry, header.destination)?;
     if total_length > usize::from(next_hop.mtu) {
         return Err(Reason::TooBig);
     }
     let mut onward = Ipv6 { hop_limit: header.hop_limit.wrapping_sub(1), ..header };
-    if let Some(ecn) = merged_ecn(packet.outer.tos, header.traffic_class())? {
+    if let Some(ecn) = merged_ecn(inner.class, header.traffic_class())? {
         onward = onward.with_ecn(ecn);
     }
     rewrite::decapsulated_ipv6(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, total_length as u32);
-    Ok(way_out(next_hop, packet.arrival))
+    Ok(way_out(next_hop, arrival))
 }
 
-/// The next hop for a decapsulated packet: by index, or by trie where the pod has more than one way.
+/// The next hop for a decapsulated packet: the endpoint's default way, or by trie where that says so.
 #[inline(always)]
-pub(super) fn route<'t, T: Tables>(
+pub(super) fn route4<'t, T: Tables>(
     tables: &'t T,
     entry: &UplinkEntry,
     destination: Be32,
 ) -> Result<&'t NextHop, Reason> {
-    let target = entry.route_target();
-    if destination.raw() & target.mask.raw() != target.prefix.raw() {
-        return resolved(tables, entry.next_hop4);
+    let default = tables.next_hop(entry.next_hop4).ok_or(Reason::NextHopUnresolved)?;
+    if default.looks_up4(destination) {
+        looked_up(tables, default.scope, mapped(destination))
+    } else if default.is_resolved() {
+        Ok(default)
+    } else {
+        Err(Reason::NextHopUnresolved)
     }
-    let key = RouteKey { scope: target.scope, destination };
-    match tables.route4(&key) {
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub(super) fn route6<'t, T: Tables>(
+    tables: &'t T,
+    entry: &UplinkEntry,
+    destination: [Be32; 4],
+) -> Result<&'t NextHop, Reason> {
+    let default = tables.next_hop(entry.next_hop6).ok_or(Reason::NextHopUnresolved)?;
+    if default.looks_up6(&destination) {
+        looked_up(tables, default.scope, destination)
+    } else if default.is_resolved() {
+        Ok(default)
+    } else {
+        Err(Reason::NextHopUnresolved)
+    }
+}
+
+#[inline(always)]
+fn looked_up<T: Tables>(tables: &T, scope: u32, destination: [Be32; 4]) -> Result<&NextHop, Reason> {
+    let key = RouteKey { scope, destination };
+    match tables.route(&key) {
         Some(NO_INDEX) => {
             tables.want_neighbour(&key);
             Err(Reason::NextHopUnresolved)
@@ -240,55 +280,142 @@ fn merged_ecn(outer: u8, inner: u8) -> Result<Option<u8>, Reason> {
 /// The outer sources that a network takes packets from.
 struct Peers {
     network: u16,
-    prefix: Be32,
-    mask: Be32,
+    prefix: [Be32; 2],
+    mask: [Be32; 2],
     listed: bool,
 }
 
 impl Peers {
     #[inline(always)]
-    fn contain<T: Tables>(&self, tables: &T, source: Be32) -> bool {
+    fn contain<T: Tables, O: Received>(&self, tables: &T, outer: &O) -> bool {
         if self.listed {
-            tables.peer_listed(&PeerKey { network: u32::from(self.network), address: source })
+            tables.peer_listed(&PeerKey { network: u32::from(self.network), address: outer.source() })
         } else {
-            source.raw() & self.mask.raw() == self.prefix.raw()
+            outer.is_from(&self.prefix, &self.mask)
         }
     }
 }
 
 /// What no session takes, as the network's metadata says. `None`: no endpoint of ours.
 #[inline(always)]
-fn no_session<F: Frame, T: Tables>(
+fn unclaimed<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
-    packet: GPdu,
+    arrival: &Arrival,
     reason: Reason,
 ) -> Option<Verdict> {
-    let GPdu { arrival, outer, gtpu, .. } = packet;
-    let entry = tables.endpoint(&EndpointKey { port: arrival.port, address: outer.destination })?;
+    Outcome(out_of_line(frame, tables, arrival, reason)).verdict()
+}
+
+/// A function of its own, so that the plain packet does not carry what this needs; it reads the headers again.
+/// Returns an [`Outcome`]'s bits.
+#[inline(never)]
+fn out_of_line<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: &Arrival, reason: Reason) -> u32 {
+    let outcome = match frame.load::<u8>(arrival.l3).unwrap_or(0) >> 4 {
+        4 => no_session::<F, T, Ipv4>(frame, tables, *arrival, reason),
+        _ => no_session::<F, T, Ipv6>(frame, tables, *arrival, reason),
+    };
+    outcome.unwrap_or(Outcome::NOT_OURS).0
+}
+
+/// A verdict as a number that a BPF function can return: the network in the upper half; below it whether it
+/// was answered, and the reason.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Outcome(u32);
+
+impl Outcome {
+    /// No endpoint of this port.
+    const NOT_OURS: Self = Self(0);
+    /// Another MAC's.
+    const PASS: Self = Self(1 << 9);
+    const ANSWERED: u32 = 1 << 8;
+
+    #[inline(always)]
+    fn kept(network: u16, reason: Reason) -> Self {
+        Self(u32::from(network) << 16 | reason as u32)
+    }
+
+    #[inline(always)]
+    fn of(way: Way, network: u16, reason: Reason) -> Self {
+        let answered = if way == Way::NONE { 0 } else { Self::ANSWERED };
+        Self(Self::kept(network, reason).0 | answered)
+    }
+
+    #[inline(always)]
+    fn verdict(self) -> Option<Verdict> {
+        let network = (self.0 >> 16) as u16;
+        if self == Self::NOT_OURS {
+            return None;
+        }
+        if self == Self::PASS {
+            return Some(Verdict::Pass);
+        }
+        // The reasons that `no_session` gives.
+        let reason = match self.0 as u8 {
+            it if it == Reason::PeerNotAllowed as u8 => Reason::PeerNotAllowed,
+            it if it == Reason::UnknownTeid as u8 => Reason::UnknownTeid,
+            it if it == Reason::PassUnknownTeid as u8 => Reason::PassUnknownTeid,
+            it if it == Reason::PassNotGtpu as u8 => Reason::PassNotGtpu,
+            it if it == Reason::EchoAnswered as u8 => Reason::EchoAnswered,
+            _ => Reason::PassSignalling,
+        };
+        Some(match self.0 & Self::ANSWERED {
+            0 => not_forwarded(network, reason),
+            _ => Verdict::Answer { network, reason, port: NO_INDEX },
+        })
+    }
+}
+
+#[inline(always)]
+fn no_session<F: Frame, T: Tables, O: Received>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    reason: Reason,
+) -> Option<Outcome> {
+    let outer: O = frame.load(arrival.l3)?;
+    let entry = tables.endpoint(&EndpointKey { port: arrival.port, address: outer.destination() })?;
     if entry.mac != arrival.mac {
-        return Some(Verdict::Pass);
+        return Some(Outcome::PASS);
     }
     let listed = entry.flags & endpoint_flags::PEER_LIST != 0;
     let allowed = Peers { network: entry.network, prefix: entry.peer, mask: entry.peer_mask, listed };
-    if !allowed.contain(tables, outer.source) {
-        return Some(not_forwarded(entry.network, Reason::PeerNotAllowed));
+    if !allowed.contain(tables, &outer) {
+        return Some(Outcome::kept(entry.network, Reason::PeerNotAllowed));
     }
-    let verdict = match reason {
+    if reason == Reason::PassNotGtpu {
+        return Some(Outcome::kept(entry.network, reason));
+    }
+    let udp: Udp = frame.load(arrival.l3 + O::LEN)?;
+    let at = arrival.l3 + O::LEN + Udp::LEN;
+    let gtpu: Gtpu = frame.load(at)?;
+    let packet = Request { arrival, outer, udp, gtpu, at };
+    let outcome = match reason {
         Reason::PassSignalling
             if gtpu.message == message::ECHO_REQUEST && entry.flags & endpoint_flags::ECHO != 0 =>
         {
             let way = signalling::echo(frame, &packet);
             let reason = if way == Way::NONE { Reason::PassSignalling } else { Reason::EchoAnswered };
-            way.verdict(entry.network, reason)
+            Outcome::of(way, entry.network, reason)
         }
         Reason::PassUnknownTeid if entry.unknown_teid == UnknownTeid::Drop as u8 => {
-            not_forwarded(entry.network, Reason::UnknownTeid)
+            Outcome::kept(entry.network, Reason::UnknownTeid)
         }
         Reason::PassUnknownTeid if entry.unknown_teid == UnknownTeid::ErrorIndication as u8 => {
-            signalling::error_indication(frame, tables, &packet).verdict(entry.network, Reason::UnknownTeid)
+            let way = signalling::error_indication(frame, tables, &packet);
+            Outcome::of(way, entry.network, Reason::UnknownTeid)
         }
-        reason => not_forwarded(entry.network, reason),
+        reason => Outcome::kept(entry.network, reason),
     };
-    Some(verdict)
+    Some(outcome)
+}
+
+/// A message that is answered, with its headers and the offset of GTP-U's.
+#[derive(Clone, Copy)]
+pub(super) struct Request<O> {
+    pub(super) arrival: Arrival,
+    pub(super) outer: O,
+    pub(super) udp: Udp,
+    pub(super) gtpu: Gtpu,
+    pub(super) at: usize,
 }

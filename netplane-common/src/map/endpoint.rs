@@ -11,7 +11,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[repr(C)]
 pub struct EndpointKey {
     pub port: Port,
-    pub address: Be32,
+    /// IPv4 as IPv4-mapped ([`crate::wire::ip::mapped`]).
+    pub address: [Be32; 4],
 }
 
 /// What happens to a G-PDU for an endpoint with no session (`gtpu.unknownTeid`).
@@ -46,9 +47,9 @@ pub struct EndpointEntry {
     pub network: u16,
     pub mac: Mac,
     pub reserved: u16,
-    /// Outer sources allowed: `source & peer_mask == peer`. Mask 0 allows all.
-    pub peer: Be32,
-    pub peer_mask: Be32,
+    /// Outer sources allowed, as in [`super::UplinkEntry`].
+    pub peer: [Be32; 2],
+    pub peer_mask: [Be32; 2],
 }
 
 /// Key of the trie of allowed peers. The kernel's `bpf_lpm_trie_key` puts the length in bits before
@@ -59,7 +60,11 @@ pub struct EndpointEntry {
 #[repr(C)]
 pub struct PeerKey {
     pub network: u32,
-    pub address: Be32,
+    /// IPv4 as IPv4-mapped.
+    pub address: [Be32; 4],
 }
 
-const _: () = assert!(size_of::<EndpointKey>() == 12 && size_of::<EndpointEntry>() == 20);
+const _: () = {
+    assert!(size_of::<EndpointKey>() == 24 && size_of::<EndpointEntry>() == 28);
+    assert!(size_of::<PeerKey>() == 20);
+};

@@ -20,5 +20,6 @@ pub struct Event {
     /// An [`EventKind`] as its number.
     pub kind: u32,
     pub scope: u32,
-    pub address: Be32,
+    /// IPv4 as IPv4-mapped.
+    pub address: [Be32; 4],
 }

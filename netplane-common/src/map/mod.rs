@@ -14,14 +14,14 @@ pub use counters::{
 };
 pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, UnknownTeid, endpoint_flags};
 pub use event::{Event, EventKind};
-pub use next_hop::{NextHop, NextHopState, RouteKey, Router};
+pub use next_hop::{LookedUp, NextHop, NextHopState, RouteKey, Router, next_hop_flags};
 pub use session::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, RelayTarget, RouteTarget, SessionAction, UplinkEntry,
-    UplinkKey, downlink_flags, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, SessionAction, UplinkEntry, UplinkKey, UplinkKey6,
+    downlink_flags, uplink_flags,
 };
 
 /// Version of all layouts in this module, part of the pins' folder name.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The value of an unset index: no next hop, no counter.
 pub const NO_INDEX: u32 = u32::MAX;

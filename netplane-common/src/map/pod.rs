@@ -7,7 +7,7 @@
 
 use super::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey,
-    NetworkName, NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey,
+    NetworkName, NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 
 macro_rules! pod {
@@ -37,4 +37,5 @@ pod!(
     Router,
     UplinkEntry,
     UplinkKey,
+    UplinkKey6,
 );

@@ -17,7 +17,7 @@ pub enum SessionAction {
     Relay = 2,
 }
 
-/// The local F-TEID at which a G-PDU arrives, on the port that it arrives at.
+/// The local F-TEID at which a G-PDU arrives over IPv4, on the port that it arrives at.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -28,16 +28,27 @@ pub struct UplinkKey {
     pub local: Be32,
 }
 
+/// The same over IPv6.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct UplinkKey6 {
+    pub port: Port,
+    pub teid: Be32,
+    pub local: [Be32; 4],
+}
+
 /// Flags of [`UplinkEntry`].
 pub mod uplink_flags {
     /// The inner source must be `ue4` or in `ue6`; else `ue-spoofed`.
     pub const CHECK_UE: u8 = 1 << 0;
     /// The network has more peers than `peer`/`peer_mask` can say: look them up.
     pub const PEER_LIST: u8 = 1 << 1;
-    /// Relay: outer source port from the flow's hash instead of 2152.
-    pub const FLOW_SOURCE_PORT: u8 = 1 << 2;
     /// Relay: outer DSCP is copied from the received outer header instead of `dscp`.
-    pub const COPY_DSCP: u8 = 1 << 3;
+    pub const COPY_DSCP: u8 = 1 << 2;
+    /// The G-PDU must carry `qfi` in a PDU Session Container; else `qfi-mismatch`.
+    pub const CHECK_QFI: u8 = 1 << 3;
 }
 
 /// What to do with a G-PDU of a session. One cache line.
@@ -54,72 +65,25 @@ pub struct UplinkEntry {
     pub mac: Mac,
     /// Outer DSCP of a relayed packet, already shifted into the upper six bits.
     pub dscp: u8,
-    pub reserved0: u8,
-    /// Outer sources allowed: `source & peer_mask == peer`. Mask 0 allows all.
-    pub peer: Be32,
-    pub peer_mask: Be32,
+    /// QoS flow identifier, 0 … 63 (TS 38.415 §5.5.3.3).
+    pub qfi: u8,
+    /// Outer sources allowed: `source & peer_mask == peer`, IPv4 in the first word, IPv6 by its first 64 bits.
+    /// Mask 0 with peer 0 allows all.
+    pub peer: [Be32; 2],
+    pub peer_mask: [Be32; 2],
     /// The user's IPv4 address; 0.0.0.0 for none.
     pub ue4: Be32,
     /// The user's IPv6 /64 prefix; all zero for none.
     pub ue6: [Be32; 2],
-    /// Index of the next hop for decapsulated IPv4 or for relayed packets; `NO_INDEX` for none.
+    /// Forward: index of the data endpoint's default way for IPv4. Relay: of the tunnel.
     pub next_hop4: u32,
-    /// Index of the next hop for decapsulated IPv6; `NO_INDEX` for none.
+    /// Forward: index of the data endpoint's default way for IPv6.
     pub next_hop6: u32,
     /// Index of the session's uplink counter.
     pub counter: u32,
-    /// Forward: a [`RouteTarget`]. Relay: a [`RelayTarget`].
-    pub target: [Be32; 3],
-    pub reserved1: [u32; 2],
-}
-
-/// Where decapsulated IPv4 packets go. Destinations in `prefix`/`mask` are looked up in the route trie
-/// under `scope`, all others take `next_hop4`: so the common pod (one subnet, one gateway) pays for a
-/// trie only when a user talks to a host on the data network's own subnet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouteTarget {
-    /// `mask` 0 with `prefix` 0: all destinations are looked up. `mask` all ones with `prefix` 0: none.
-    pub prefix: Be32,
-    pub mask: Be32,
-    /// Index of the data endpoint in the route trie's keys.
-    pub scope: u32,
-}
-
-/// Where relayed packets go: the F-TEID of another GTP-U peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayTarget {
-    /// The endpoint's address on the network that the packet leaves by: the outer source.
-    pub local: Be32,
-    pub peer: Be32,
+    /// Relay: TEID of the new tunnel.
     pub teid: Be32,
-}
-
-impl UplinkEntry {
-    /// What `target` says when the action is `Forward`.
-    #[inline(always)]
-    pub const fn route_target(&self) -> RouteTarget {
-        let [prefix, mask, scope] = self.target;
-        RouteTarget { prefix, mask, scope: scope.get() }
-    }
-
-    /// What `target` says when the action is `Relay`.
-    #[inline(always)]
-    pub const fn relay_target(&self) -> RelayTarget {
-        let [local, peer, teid] = self.target;
-        RelayTarget { local, peer, teid }
-    }
-}
-
-impl From<RouteTarget> for [Be32; 3] {
-    fn from(it: RouteTarget) -> Self {
-        [it.prefix, it.mask, Be32::new(it.scope)]
-    }
-}
-
-impl From<RelayTarget> for [Be32; 3] {
-    fn from(it: RelayTarget) -> Self {
-        [it.local, it.peer, it.teid]
-    }
+    pub reserved: [u32; 2],
 }
 
 /// An IPv4 user address behind a port.
@@ -146,12 +110,8 @@ pub struct DownlinkKey6 {
 pub mod downlink_flags {
     /// Put a PDU Session Container with `qfi` into the GTP-U header.
     pub const QFI: u8 = 1 << 0;
-    /// Outer source port from the inner flow's hash instead of 2152.
-    pub const FLOW_SOURCE_PORT: u8 = 1 << 1;
     /// Outer DSCP is copied from the inner header instead of `dscp`.
-    pub const COPY_DSCP: u8 = 1 << 2;
-    /// Outer UDP checksum is computed instead of zero.
-    pub const UDP_CHECKSUM: u8 = 1 << 3;
+    pub const COPY_DSCP: u8 = 1 << 1;
 }
 
 /// What to do with a packet to a user. Fits one cache line.
@@ -170,12 +130,9 @@ pub struct DownlinkEntry {
     pub dscp: u8,
     /// QoS flow identifier, 0 … 63 (TS 38.415 §5.5.3.3).
     pub qfi: u8,
-    /// Outer source: the endpoint's address on the access network.
-    pub local: Be32,
-    /// Outer destination and TEID: the peer's F-TEID.
-    pub peer: Be32,
+    /// The peer's TEID; its address is the next hop's.
     pub teid: Be32,
-    /// Index of the next hop towards the peer; `NO_INDEX` for none.
+    /// Index of the tunnel to the peer; `NO_INDEX` for none.
     pub next_hop: u32,
     /// Index of the session's downlink counter.
     pub counter: u32,
@@ -201,8 +158,9 @@ impl SessionAction {
 
 const _: () = {
     assert!(size_of::<UplinkKey>() == 16);
+    assert!(size_of::<UplinkKey6>() == 28);
     assert!(size_of::<UplinkEntry>() == 64);
     assert!(size_of::<DownlinkKey4>() == 12);
     assert!(size_of::<DownlinkKey6>() == 16);
-    assert!(size_of::<DownlinkEntry>() == 48);
+    assert!(size_of::<DownlinkEntry>() == 40);
 };

@@ -59,16 +59,24 @@ fn icmp_packet(source: Ipv4Addr, destination: Ipv4Addr, tos: u8, message: Vec<u8
 
 /// RFC 4443 §3.2, §3.3: the same with the fixed header, and with the pseudo-header in the sum.
 fn icmp6_packet(destination: Ipv6Addr, kind: u8, mtu: u32, about: &[u8]) -> Vec<u8> {
+    icmp6_packet_from(POD_N6_6, destination, kind, mtu, about)
+}
+
+pub(super) fn icmp6_packet_from(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    kind: u8,
+    mtu: u32,
+    about: &[u8],
+) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0];
     message.extend(mtu.to_be_bytes());
     message.extend(&about[..48]);
     let length = (message.len() as u32).to_be_bytes();
-    let pseudo = [&POD_N6_6.octets()[..], &destination.octets(), &length, &[0, 0, 0, 58]].concat();
+    let pseudo = [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, 58]].concat();
     let sum = packet::checksum(&[pseudo, message.clone()].concat());
     message[2..4].copy_from_slice(&sum.to_be_bytes());
-    let mut whole = Ipv6::new(POD_N6_6, destination, message).bytes();
-    whole[6] = 58;
-    whole
+    Ipv6 { next_header: 58, ..Ipv6::new(source, destination, message) }.bytes()
 }
 
 fn to_user() -> Ipv4 {

@@ -2,14 +2,15 @@
 //! the real programs in the kernel.
 
 use super::packet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, Ipv6};
-use super::tables::MapTables;
-use super::{answers, downlink, uplink};
+use super::tables::{MapTables, prefix as trie_prefix};
+use super::{answers, downlink, ipv6, uplink};
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NO_INDEX, NextHop, NextHopState,
-    Port, RelayTarget, RouteTarget, SessionAction, UplinkEntry, UplinkKey, downlink_flags, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, LookedUp, NO_INDEX, NextHop,
+    NextHopState, Port, SessionAction, UplinkEntry, UplinkKey, UplinkKey6, downlink_flags, next_hop_flags,
+    uplink_flags,
 };
 use crate::verdict::{Reason, Verdict};
-use crate::wire::{Be32, ethernet::Mac};
+use crate::wire::{Be32, ethernet::Mac, ip};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// BPF_PROG_TEST_RUN makes frames come in by the loopback device, which has index 1 everywhere.
@@ -38,6 +39,11 @@ pub const ON_LINK: Ipv4Addr = Ipv4Addr::new(10, 40, 0, 9);
 pub const ON_LINK_UNKNOWN: Ipv4Addr = Ipv4Addr::new(10, 40, 0, 8);
 pub const UE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x60, 1, 0, 0, 0, 1);
 pub const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x50, 0, 0, 0, 0, 1);
+pub const GNB6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x30, 0, 0, 0, 0, 0x10);
+pub const POD_N3_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x30, 0, 0, 0, 0, 2);
+pub const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x90, 0, 0, 0, 0, 7);
+pub const ON_LINK6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x40, 0, 0, 0, 0, 9);
+pub const ON_LINK6_UNKNOWN: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x40, 0, 0, 0, 0, 8);
 
 pub const TEID: u32 = 0x1001;
 pub const RELAY_TEID: u32 = 0x3001;
@@ -52,6 +58,11 @@ pub const TO_GNB: u32 = 2;
 pub const UNRESOLVED: u32 = 3;
 pub const TO_HOST: u32 = 4;
 pub const TO_ROUTER_TAGGED: u32 = 5;
+/// Default way for IPv6, tunnels over IPv6 and to the other peer.
+pub const TO_ROUTER6: u32 = 6;
+pub const TO_GNB6: u32 = 7;
+pub const TO_PEER: u32 = 8;
+pub const TO_PEER6: u32 = 9;
 pub const SCOPE: u32 = 11;
 pub const UPLINK_COUNTER: u32 = 20;
 pub const DOWNLINK_COUNTER: u32 = 21;
@@ -79,6 +90,14 @@ pub fn all() -> Vec<Case> {
     cases.extend(answers::uplink());
     cases.extend(answers::echo());
     cases.extend(answers::error_indication());
+    cases.extend(ipv6::uplink());
+    cases.extend(ipv6::uplink_kept());
+    cases.extend(ipv6::not_sessions());
+    cases.extend(ipv6::relays());
+    cases.extend(ipv6::downlink());
+    cases.extend(ipv6::downlink_ways());
+    cases.extend(ipv6::answers());
+    cases.extend(ipv6::qfi());
     cases
 }
 
@@ -101,6 +120,10 @@ pub fn uplink_key(teid: u32) -> UplinkKey {
     UplinkKey { port: port(), teid: Be32::new(teid), local: POD_N3.into() }
 }
 
+pub fn uplink_key6(teid: u32) -> UplinkKey6 {
+    UplinkKey6 { port: port(), teid: Be32::new(teid), local: ip::words(POD_N3_6) }
+}
+
 fn prefix(address: Ipv6Addr) -> [Be32; 2] {
     let bits = address.to_bits();
     [Be32::new((bits >> 96) as u32), Be32::new((bits >> 64) as u32)]
@@ -108,36 +131,36 @@ fn prefix(address: Ipv6Addr) -> [Be32; 2] {
 
 /// The session that most cases use.
 pub fn uplink_entry() -> UplinkEntry {
-    let target = RouteTarget {
-        prefix: Ipv4Addr::new(10, 40, 0, 0).into(),
-        mask: Ipv4Addr::new(255, 255, 255, 0).into(),
-        scope: SCOPE,
-    };
     UplinkEntry {
         action: SessionAction::Forward as u8,
         flags: uplink_flags::CHECK_UE,
         network: N3,
         mac: Mac::new(POD_N3_MAC),
         dscp: 0,
-        reserved0: 0,
-        peer: Ipv4Addr::new(10, 30, 0, 0).into(),
-        peer_mask: Ipv4Addr::new(255, 255, 255, 0).into(),
+        qfi: 0,
+        peer: [Ipv4Addr::new(10, 30, 0, 0).into(), Be32::new(0)],
+        peer_mask: [Ipv4Addr::new(255, 255, 255, 0).into(), Be32::new(0)],
         ue4: UE.into(),
         ue6: prefix(UE6),
         next_hop4: TO_ROUTER,
-        next_hop6: TO_ROUTER,
+        next_hop6: TO_ROUTER6,
         counter: UPLINK_COUNTER,
-        target: target.into(),
-        reserved1: [0; 2],
+        teid: Be32::new(0),
+        reserved: [0; 2],
     }
 }
 
+/// The same for peers with IPv6 addresses.
+pub fn uplink_entry6() -> UplinkEntry {
+    UplinkEntry { peer: prefix(GNB6), peer_mask: [Be32::new(u32::MAX); 2], ..uplink_entry() }
+}
+
 pub fn relay_entry() -> UplinkEntry {
-    let target = RelayTarget { local: POD_N3.into(), peer: PEER.into(), teid: Be32::new(RELAYED_TEID) };
     UplinkEntry {
         action: SessionAction::Relay as u8,
         flags: uplink_flags::COPY_DSCP,
-        target: target.into(),
+        next_hop4: TO_PEER,
+        teid: Be32::new(RELAYED_TEID),
         ..uplink_entry()
     }
 }
@@ -151,8 +174,6 @@ pub fn downlink_entry() -> DownlinkEntry {
         mac: Mac::new(POD_N6_MAC),
         dscp: 0,
         qfi: QFI,
-        local: POD_N3.into(),
-        peer: GNB.into(),
         teid: Be32::new(DOWNLINK_TEID),
         next_hop: TO_GNB,
         counter: DOWNLINK_COUNTER,
@@ -177,16 +198,47 @@ pub fn endpoint_entry() -> EndpointEntry {
 }
 
 fn next_hop(destination: [u8; 6], source: [u8; 6], ifindex: u32) -> NextHop {
+    let (macs, macs_rest) = NextHop::macs(Mac::new(destination), Mac::new(source));
     NextHop {
-        destination: Mac::new(destination),
-        source: Mac::new(source),
+        macs,
+        macs_rest,
         ifindex,
         port: OTHER_PORT,
         mtu: 1500,
-        vlan: 0,
         state: NextHopState::Resolved as u8,
-        reserved: [0; 3],
+        ..NextHop::default()
     }
+}
+
+/// The default ways of the data endpoint: all but its own subnets.
+fn default_ways() -> [NextHop; 2] {
+    let base = NextHop {
+        scope: SCOPE,
+        flags: next_hop_flags::LOOK_UP,
+        ..next_hop(ROUTER_MAC, POD_N6_MAC, OTHER_IFINDEX)
+    };
+    let subnet4 = LookedUp {
+        prefix: [Ipv4Addr::new(10, 40, 0, 0).into(), Be32::new(0)],
+        mask: [Ipv4Addr::new(255, 255, 255, 0).into(), Be32::new(0)],
+    };
+    let subnet6 = LookedUp { prefix: prefix(ON_LINK6), mask: [Be32::new(u32::MAX); 2] };
+    [subnet4, subnet6].map(|it| NextHop { way: NextHop::default_way(it), ..base })
+}
+
+/// Tunnels to the gNB and to the other peer, over either family; fixed source ports, so that cases can name
+/// every byte.
+fn tunnels() -> [(u32, NextHop); 4] {
+    let to_gnb = next_hop(GNB_MAC, POD_N3_MAC, OTHER_IFINDEX);
+    let to_peer = next_hop(ROUTER_MAC, POD_N6_MAC, OTHER_IFINDEX);
+    let way4 = |peer: Ipv4Addr| NextHop::way4(POD_N3.into(), peer.into());
+    let way6 = |peer| NextHop::way6(ip::words(POD_N3_6), ip::words(peer));
+    let flags = next_hop_flags::IPV6 | next_hop_flags::UDP_CHECKSUM;
+    [
+        (TO_GNB, NextHop { way: way4(GNB), ..to_gnb }),
+        (TO_GNB6, NextHop { flags, way: way6(GNB6), ..to_gnb }),
+        (TO_PEER, NextHop { way: way4(PEER), ..to_peer }),
+        (TO_PEER6, NextHop { flags, way: way6(PEER6), ..to_peer }),
+    ]
 }
 
 /// One access endpoint, one data endpoint, one user, one relay, all on the same master; ways out by
@@ -194,22 +246,32 @@ fn next_hop(destination: [u8; 6], source: [u8; 6], ifindex: u32) -> NextHop {
 pub fn standard() -> MapTables {
     let mut tables = MapTables::default();
     tables.uplink.insert(uplink_key(TEID), uplink_entry());
+    tables.uplink6.insert(uplink_key6(TEID), uplink_entry6());
     tables.uplink.insert(uplink_key(RELAY_TEID), relay_entry());
+    let relay6 = UplinkEntry { peer: prefix(GNB6), peer_mask: uplink_entry6().peer_mask, ..relay_entry() };
+    tables.uplink6.insert(uplink_key6(RELAY_TEID), relay6);
     let dropping = UplinkEntry { action: SessionAction::Drop as u8, ..uplink_entry() };
     tables.uplink.insert(uplink_key(DROP_TEID), dropping);
     tables.downlink4.insert(DownlinkKey4 { port: port(), ue: UE.into() }, downlink_entry());
     tables.downlink6.insert(DownlinkKey6 { port: port(), ue: prefix(UE6) }, downlink_entry());
-    tables.endpoints.insert(EndpointKey { port: port(), address: POD_N3.into() }, endpoint_entry());
+    let key = |address| EndpointKey { port: port(), address };
+    tables.endpoints.insert(key(ip::mapped(POD_N3.into())), endpoint_entry());
+    let UplinkEntry { peer, peer_mask, .. } = uplink_entry6();
+    tables.endpoints.insert(key(ip::words(POD_N3_6)), EndpointEntry { peer, peer_mask, ..endpoint_entry() });
+    let [default4, default6] = default_ways();
     tables.next_hops.extend([
-        (TO_ROUTER, next_hop(ROUTER_MAC, POD_N6_MAC, OTHER_IFINDEX)),
-        (TO_GNB, next_hop(GNB_MAC, POD_N3_MAC, OTHER_IFINDEX)),
+        (TO_ROUTER, default4),
+        (TO_ROUTER6, default6),
         (UNRESOLVED, NextHop { state: NextHopState::Unresolved as u8, ..NextHop::default() }),
         (TO_HOST, next_hop(HOST_MAC, POD_N6_MAC, OTHER_IFINDEX)),
-        (TO_ROUTER_TAGGED, NextHop { vlan: VLAN, ..next_hop(ROUTER_MAC, POD_N6_MAC, OTHER_IFINDEX) }),
+        (TO_ROUTER_TAGGED, NextHop { vlan: VLAN, ..default4 }),
     ]);
-    tables.routes4.extend([
-        ((SCOPE, u32::from(Ipv4Addr::new(10, 40, 0, 0)), 24), NO_INDEX),
-        ((SCOPE, u32::from(ON_LINK), 32), TO_HOST),
+    tables.next_hops.extend(tunnels());
+    tables.routes.extend([
+        (trie_prefix(SCOPE, Ipv4Addr::new(10, 40, 0, 0).into(), 24), NO_INDEX),
+        (trie_prefix(SCOPE, ON_LINK.into(), 32), TO_HOST),
+        (trie_prefix(SCOPE, Ipv6Addr::new(0x2001, 0xdb8, 0x40, 0, 0, 0, 0, 0).into(), 64), NO_INDEX),
+        (trie_prefix(SCOPE, ON_LINK6.into(), 128), TO_HOST),
     ]);
     tables
 }
@@ -344,13 +406,16 @@ mod tests {
         let wanted = tables.wanted.borrow();
         assert_eq!(
             wanted.iter().map(|it| (it.scope, it.destination)).collect::<Vec<_>>(),
-            [(SCOPE, ON_LINK_UNKNOWN.into())]
+            [(SCOPE, ip::mapped(ON_LINK_UNKNOWN.into()))]
         );
     }
 
     #[test]
     fn flows_of_one_user_get_different_source_ports_in_the_dynamic_range() {
-        let tables = with_downlink(|it| it.flags |= downlink_flags::FLOW_SOURCE_PORT);
+        let mut tables = standard();
+        if let Some(tunnel) = tables.next_hops.get_mut(&TO_GNB) {
+            tunnel.flags |= next_hop_flags::FLOW_SOURCE_PORT;
+        }
         let source_port = |user_port: u16| {
             let inner = Ipv4::new(SERVER, UE, packet::udp(443, user_port, b"x")).bytes();
             let mut frame = SliceFrame::new(&from_router(&inner));

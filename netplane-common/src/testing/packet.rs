@@ -62,20 +62,21 @@ pub struct Ipv6 {
     pub source: Ipv6Addr,
     pub destination: Ipv6Addr,
     pub traffic_class: u8,
+    pub next_header: u8,
     pub hop_limit: u8,
     pub payload: Vec<u8>,
 }
 
 impl Ipv6 {
     pub fn new(source: Ipv6Addr, destination: Ipv6Addr, payload: Vec<u8>) -> Self {
-        Self { source, destination, traffic_class: 0, hop_limit: 64, payload }
+        Self { source, destination, traffic_class: 0, next_header: 17, hop_limit: 64, payload }
     }
 
     pub fn bytes(&self) -> Vec<u8> {
         let word = 6_u32 << 28 | u32::from(self.traffic_class) << 20;
         let mut packet = word.to_be_bytes().to_vec();
         packet.extend((self.payload.len() as u16).to_be_bytes());
-        packet.extend([17, self.hop_limit]);
+        packet.extend([self.next_header, self.hop_limit]);
         packet.extend(self.source.octets());
         packet.extend(self.destination.octets());
         packet.extend(&self.payload);
@@ -88,6 +89,16 @@ pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let length = (8 + payload.len()) as u16;
     let header = [source, destination, length, 0].map(u16::to_be_bytes).concat();
     [&header[..], payload].concat()
+}
+
+/// The datagram with its checksum: over the pseudo-header of the addresses (RFC 768, RFC 8200 §8.1), too.
+pub fn with_udp_checksum(source: &[u8], destination: &[u8], mut udp: Vec<u8>) -> Vec<u8> {
+    let length = (udp.len() as u32).to_be_bytes();
+    let pseudo = [source, destination, &length, &[0, 0, 0, 17]].concat();
+    let sum = checksum(&[pseudo, udp.clone()].concat());
+    let sum = if sum == 0 { 0xffff } else { sum };
+    udp[6..8].copy_from_slice(&sum.to_be_bytes());
+    udp
 }
 
 /// A GTP-U message; `behind` is everything after the mandatory eight bytes.

@@ -2,25 +2,41 @@
 
 use crate::map::{
     Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey,
-    RouteKey, Router, UplinkEntry, UplinkKey,
+    RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 use crate::tables::Tables;
+use crate::wire::{Be32, ip};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-/// A prefix of a trie: 32 bits that always count, then so many of the address.
-pub type Prefix = (u32, u32, u8);
+/// A prefix of a trie: 32 bits that always count, then so many of the address (IPv4 as IPv4-mapped).
+pub type Prefix = (u32, u128, u8);
+
+/// The prefix of an address of either family, as tries have it.
+pub fn prefix(first: u32, address: IpAddr, len: u8) -> Prefix {
+    match address {
+        IpAddr::V4(address) => (first, address.to_ipv6_mapped().to_bits(), len + 96),
+        IpAddr::V6(address) => (first, address.to_bits(), len),
+    }
+}
+
+/// The key that an address and a prefix of it are in a trie.
+pub fn words(bits: u128) -> [Be32; 4] {
+    ip::words(bits.into())
+}
 
 /// Ordered maps in place of BPF maps.
 #[derive(Clone, Debug, Default)]
 pub struct MapTables {
     pub uplink: BTreeMap<UplinkKey, UplinkEntry>,
+    pub uplink6: BTreeMap<UplinkKey6, UplinkEntry>,
     pub downlink4: BTreeMap<DownlinkKey4, DownlinkEntry>,
     pub downlink6: BTreeMap<DownlinkKey6, DownlinkEntry>,
     pub endpoints: BTreeMap<EndpointKey, EndpointEntry>,
     pub next_hops: BTreeMap<u32, NextHop>,
     /// (scope, address, length) → next hop's index.
-    pub routes4: BTreeMap<Prefix, u32>,
+    pub routes: BTreeMap<Prefix, u32>,
     /// (network, address, length).
     pub peers: BTreeMap<Prefix, ()>,
     pub routers: BTreeMap<u32, Router>,
@@ -28,9 +44,10 @@ pub struct MapTables {
     pub wanted: RefCell<Vec<RouteKey>>,
 }
 
-fn longest<T: Copy>(map: &BTreeMap<Prefix, T>, first: u32, address: u32) -> Option<T> {
-    (0..=32_u8).rev().find_map(|len| {
-        let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+fn longest<T: Copy>(map: &BTreeMap<Prefix, T>, first: u32, address: [Be32; 4]) -> Option<T> {
+    let address = address.iter().fold(0_u128, |bits, word| bits << 32 | u128::from(word.get()));
+    (0..=128_u8).rev().find_map(|len| {
+        let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
         map.get(&(first, address & mask, len)).copied()
     })
 }
@@ -38,6 +55,10 @@ fn longest<T: Copy>(map: &BTreeMap<Prefix, T>, first: u32, address: u32) -> Opti
 impl Tables for MapTables {
     fn uplink(&self, key: &UplinkKey) -> Option<&UplinkEntry> {
         self.uplink.get(key)
+    }
+
+    fn uplink6(&self, key: &UplinkKey6) -> Option<&UplinkEntry> {
+        self.uplink6.get(key)
     }
 
     fn downlink4(&self, key: &DownlinkKey4) -> Option<&DownlinkEntry> {
@@ -57,11 +78,11 @@ impl Tables for MapTables {
     }
 
     fn peer_listed(&self, key: &PeerKey) -> bool {
-        longest(&self.peers, key.network, key.address.get()).is_some()
+        longest(&self.peers, key.network, key.address).is_some()
     }
 
-    fn route4(&self, key: &RouteKey) -> Option<u32> {
-        longest(&self.routes4, key.scope, key.destination.get())
+    fn route(&self, key: &RouteKey) -> Option<u32> {
+        longest(&self.routes, key.scope, key.destination)
     }
 
     fn want_neighbour(&self, key: &RouteKey) {

@@ -242,7 +242,7 @@ pub(super) fn not_sessions() -> Vec<Case> {
     dropping.endpoints.values_mut().for_each(|it| it.unknown_teid = 1);
     let mut listed = with_uplink(|it| it.flags |= uplink_flags::PEER_LIST);
     listed.endpoints.values_mut().for_each(|it| it.flags |= endpoint_flags::PEER_LIST);
-    listed.peers.insert((u32::from(N3), u32::from(PEER), 32), ());
+    listed.peers.insert(super::tables::prefix(u32::from(N3), PEER.into(), 32), ());
     let to_router = to_router(&Ipv4 { ttl: 63, ..user_packet() });
     vec![
         case("pass, unknown TEID", from_gnb(&unknown), passed(Reason::PassUnknownTeid), None),

@@ -110,6 +110,11 @@ pub struct Ipv6 {
 impl Ipv6 {
     pub const LEN: usize = size_of::<Self>();
 
+    #[inline(always)]
+    pub const fn version(&self) -> u8 {
+        (self.version_class_flow.get() >> 28) as u8
+    }
+
     /// DSCP (6 bits) and ECN (2 bits).
     #[inline(always)]
     pub const fn traffic_class(&self) -> u8 {
@@ -123,6 +128,54 @@ impl Ipv6 {
         self.version_class_flow = Be32::new(word | ((ecn as u32) << 20));
         self
     }
+}
+
+/// The IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2): the key of tables that hold both families.
+#[inline(always)]
+pub const fn mapped(address: Be32) -> [Be32; 4] {
+    [Be32::from_raw(0), Be32::from_raw(0), Be32::new(0xffff), address]
+}
+
+/// The same for an address of either family.
+pub fn mapped_address(address: core::net::IpAddr) -> [Be32; 4] {
+    match address {
+        core::net::IpAddr::V4(address) => mapped(address.into()),
+        core::net::IpAddr::V6(address) => words(address),
+    }
+}
+
+/// An IPv6 address as headers have it.
+pub fn words(address: core::net::Ipv6Addr) -> [Be32; 4] {
+    let bits = address.to_bits();
+    [96, 64, 32, 0].map(|shift| Be32::new((bits >> shift) as u32))
+}
+
+/// The address behind [`mapped_address`].
+pub fn unmapped(words: [Be32; 4]) -> core::net::IpAddr {
+    let bits = words.iter().fold(0_u128, |bits, word| bits << 32 | u128::from(word.get()));
+    core::net::Ipv6Addr::from_bits(bits).to_canonical()
+}
+
+/// Whether the first 64 bits of an IPv6 address are in a prefix of at most that length.
+#[inline(always)]
+pub const fn matches64(address: &[Be32; 2], prefix: &[Be32; 2], mask: &[Be32; 2]) -> bool {
+    let first = address[0].raw() & mask[0].raw() ^ prefix[0].raw();
+    let second = address[1].raw() & mask[1].raw() ^ prefix[1].raw();
+    first | second == 0
+}
+
+/// Whether routers leave an IPv4 destination alone: multicast, reserved and broadcast addresses, 224.0.0.0
+/// and above (RFC 1812 §5.3.7).
+#[inline(always)]
+pub const fn is_not_routable4(destination: Be32) -> bool {
+    destination.raw().to_ne_bytes()[0] >= 224
+}
+
+/// The same for IPv6: multicast and link-local addresses (RFC 4291 §2.5.6, §2.7).
+#[inline(always)]
+pub const fn is_not_routable6(destination: &[Be32; 4]) -> bool {
+    let [a, b, _, _] = destination[0].raw().to_ne_bytes();
+    a == 0xff || a == 0xfe && b & 0xc0 == 0x80
 }
 
 /// The /64 of an IPv6 address.

@@ -17,6 +17,8 @@ pub struct Udp {
 
 impl Udp {
     pub const LEN: usize = size_of::<Self>();
+    /// Offset of the checksum.
+    pub const CHECKSUM: usize = 6;
 }
 
 const _: () = assert!(Udp::LEN == 8);

@@ -16,8 +16,9 @@ use crate::world::{
     Attachment, AttachmentKey, Compiled, ContainerKey, Problem, Slots, WantedNeighbour, World, compile, diff,
 };
 use netplane_common::map::EventKind;
+use netplane_common::wire::ip;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Failed operations are tried again after this long, then after twice that, and so on.
@@ -264,12 +265,12 @@ impl<K: Kernel> Core<K> {
         let mut wanted = BTreeSet::new();
         for event in self.kernel.drain_events() {
             if event.kind == EventKind::NeighbourWanted as u32 {
-                wanted.insert((event.scope, Ipv4Addr::from(event.address)));
+                wanted.insert((event.scope, ip::unmapped(event.address)));
             }
         }
         for (scope, address) in wanted {
             if let Some((from, ifindex)) = self.compiled.scopes.get(&scope) {
-                self.observers.resolve(&from.container, *ifindex, address.into());
+                self.observers.resolve(&from.container, *ifindex, address);
             }
         }
     }

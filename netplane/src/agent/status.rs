@@ -54,7 +54,7 @@ pub struct EndpointStatus {
     pub interface: String,
     pub master: String,
     pub mac: String,
-    pub address: String,
+    pub addresses: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ pub(super) fn gather<K: Kernel>(
         interface: it.interface.clone(),
         master: it.master.clone(),
         mac: it.mac.clone(),
-        address: it.address.to_string(),
+        addresses: it.addresses.iter().map(ToString::to_string).collect(),
     });
     let endpoints = endpoints.collect();
     let version = env!("CARGO_PKG_VERSION").to_owned();

@@ -70,7 +70,8 @@ fn shown(status: &Status) -> Result<String, std::fmt::Error> {
     }
     writeln!(out, "endpoints")?;
     for it in &status.endpoints {
-        writeln!(out, "  {} {} {} {} {}", it.network, it.pod, it.interface, it.address, it.mac)?;
+        let addresses = it.addresses.join(" ");
+        writeln!(out, "  {} {} {} {addresses} {}", it.network, it.pod, it.interface, it.mac)?;
     }
     writeln!(out, "sessions: {}", status.sessions.len())?;
     for it in status.sessions.iter().take(SHOWN) {

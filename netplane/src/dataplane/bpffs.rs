@@ -2,8 +2,8 @@
 //! forwarding, and the next agent takes over from exactly this.
 //!
 //! ```text
-//! BPFFS/v2/maps/UPLINK …      one file a map
-//! BPFFS/v2/links/4            one file a master, by interface index (bpffs refuses dots in names)
+//! BPFFS/v3/maps/UPLINK …      one file a map
+//! BPFFS/v3/links/4            one file a master, by interface index (bpffs refuses dots in names)
 //! ```
 
 use super::KernelError;

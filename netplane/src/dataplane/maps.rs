@@ -6,19 +6,22 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::{DevMap, XdpMapError};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
+use ipnet::IpNet;
 use netplane_common::map::{
     Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NetworkName, NextHop,
-    PeerKey, RouteKey, Router, UplinkEntry, UplinkKey,
+    PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
+use netplane_common::wire::{Be32, ip};
 
 /// The maps that are pinned; the log's ring buffer belongs to one program and is not.
-pub(super) const PINNED: [&str; 13] = [
+pub(super) const PINNED: [&str; 14] = [
     "UPLINK",
+    "UPLINK6",
     "DOWNLINK4",
     "DOWNLINK6",
     "ENDPOINTS",
     "NEXT_HOPS",
-    "ROUTES4",
+    "ROUTES",
     "PEERS",
     "ROUTERS",
     "PORTS",
@@ -29,16 +32,20 @@ pub(super) const PINNED: [&str; 13] = [
 ];
 
 /// Bits of an LPM key in front of the address: the network or scope, which always counts.
-pub(super) const LPM_PREFIX: u32 = 32;
+const LPM_PREFIX: u32 = 32;
+
+/// Bits in front of an IPv4 address in an IPv4-mapped one.
+const MAPPED_PREFIX: u32 = 96;
 
 /// All maps of the object.
 pub(super) struct Maps {
     pub(super) uplink: HashMap<MapData, UplinkKey, UplinkEntry>,
+    pub(super) uplink6: HashMap<MapData, UplinkKey6, UplinkEntry>,
     pub(super) downlink4: HashMap<MapData, DownlinkKey4, DownlinkEntry>,
     pub(super) downlink6: HashMap<MapData, DownlinkKey6, DownlinkEntry>,
     pub(super) endpoints: HashMap<MapData, EndpointKey, EndpointEntry>,
     pub(super) next_hops: Array<MapData, NextHop>,
-    pub(super) routes4: LpmTrie<MapData, RouteKey, u32>,
+    pub(super) routes: LpmTrie<MapData, RouteKey, u32>,
     pub(super) peers: LpmTrie<MapData, PeerKey, u8>,
     pub(super) routers: Array<MapData, Router>,
     pub(super) ports: DevMap<MapData>,
@@ -53,11 +60,12 @@ impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             uplink: take(ebpf, "UPLINK")?,
+            uplink6: take(ebpf, "UPLINK6")?,
             downlink4: take(ebpf, "DOWNLINK4")?,
             downlink6: take(ebpf, "DOWNLINK6")?,
             endpoints: take(ebpf, "ENDPOINTS")?,
             next_hops: take(ebpf, "NEXT_HOPS")?,
-            routes4: take(ebpf, "ROUTES4")?,
+            routes: take(ebpf, "ROUTES")?,
             peers: take(ebpf, "PEERS")?,
             routers: take(ebpf, "ROUTERS")?,
             ports: take(ebpf, "PORTS")?,
@@ -94,6 +102,11 @@ impl Maps {
                 self.uplink.insert(key, entry, 0)
             }
             Operation::DeleteUplink { key } => gone_is_done(self.uplink.remove(key)),
+            Operation::SetUplink6 { key, entry, new_counter } => {
+                self.start_counter(entry.counter, *new_counter)?;
+                self.uplink6.insert(key, entry, 0)
+            }
+            Operation::DeleteUplink6 { key } => gone_is_done(self.uplink6.remove(key)),
             Operation::SetDownlink4 { key, entry, new_counter } => {
                 self.start_counter(entry.counter, *new_counter)?;
                 self.downlink4.insert(key, entry, 0)
@@ -106,8 +119,8 @@ impl Maps {
             Operation::DeleteDownlink6 { key } => gone_is_done(self.downlink6.remove(key)),
             Operation::SetEndpoint { key, entry } => self.endpoints.insert(key, entry, 0),
             Operation::DeleteEndpoint { key } => gone_is_done(self.endpoints.remove(key)),
-            Operation::SetRoute4 { route, next_hop } => self.routes4.insert(&route_key(*route), next_hop, 0),
-            Operation::DeleteRoute4 { route } => gone_is_done(self.routes4.remove(&route_key(*route))),
+            Operation::SetRoute { route, next_hop } => self.routes.insert(&route_key(*route), next_hop, 0),
+            Operation::DeleteRoute { route } => gone_is_done(self.routes.remove(&route_key(*route))),
             Operation::SetRouter { scope, router } => self.routers.set(*scope, *router, 0),
             Operation::AddPeer(peer) => self.peers.insert(&peer_key(*peer), 1, 0),
             Operation::RemovePeer(peer) => gone_is_done(self.peers.remove(&peer_key(*peer))),
@@ -167,13 +180,27 @@ fn gone_is_done(result: Result<(), MapError>) -> Result<(), MapError> {
 }
 
 fn route_key(route: RoutePrefix) -> Key<RouteKey> {
-    let data = RouteKey { scope: route.scope, destination: route.prefix.into() };
-    Key::new(LPM_PREFIX + u32::from(route.prefix_len), data)
+    let (bits, destination) = trie_prefix(route.prefix);
+    Key::new(bits, RouteKey { scope: route.scope, destination })
 }
 
 fn peer_key(peer: PeerPrefix) -> Key<PeerKey> {
-    let data = PeerKey { network: u32::from(peer.network), address: peer.prefix.into() };
-    Key::new(LPM_PREFIX + u32::from(peer.prefix_len), data)
+    let (bits, address) = trie_prefix(peer.prefix);
+    Key::new(bits, PeerKey { network: u32::from(peer.network), address })
+}
+
+/// Length of a trie's key in bits, and the address in it.
+fn trie_prefix(prefix: IpNet) -> (u32, [Be32; 4]) {
+    let mapped = if prefix.addr().is_ipv4() { MAPPED_PREFIX } else { 0 };
+    (LPM_PREFIX + mapped + u32::from(prefix.prefix_len()), ip::mapped_address(prefix.network()))
+}
+
+/// The prefix of a trie's key; `None` for one that is none.
+pub(super) fn from_trie(bits: u32, address: [Be32; 4]) -> Option<IpNet> {
+    let address = ip::unmapped(address);
+    let mapped = if address.is_ipv4() { MAPPED_PREFIX } else { 0 };
+    let len = bits.checked_sub(LPM_PREFIX + mapped)?;
+    IpNet::new(address, u8::try_from(len).ok()?).ok()
 }
 
 /// What was being done, for the person who reads the error.

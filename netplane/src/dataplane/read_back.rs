@@ -1,10 +1,10 @@
 //! The tables in force, read from the pinned maps: where a new agent starts from.
 
 use super::KernelError;
-use super::maps::{LPM_PREFIX, Maps};
+use super::maps::{Maps, from_trie};
 use crate::world::tables::{Master, PeerPrefix, RoutePrefix, Tables, XdpMode};
 use aya::maps::MapError;
-use netplane_common::map::{NextHop, Router};
+use netplane_common::map::{NextHop, PeerKey, RouteKey, Router};
 
 /// Reads everything but counters. `linked` are the interface indices with a pinned link; their names and
 /// modes are not known here, so that the first comparison attaches them once more, which does nothing.
@@ -24,6 +24,7 @@ pub(super) fn tables(maps: &Maps, linked: &[u32]) -> Result<Tables, KernelError>
 fn read(maps: &Maps) -> Result<Tables, MapError> {
     let mut tables = Tables {
         uplink: maps.uplink.iter().collect::<Result<_, _>>()?,
+        uplink6: maps.uplink6.iter().collect::<Result<_, _>>()?,
         downlink4: maps.downlink4.iter().collect::<Result<_, _>>()?,
         downlink6: maps.downlink6.iter().collect::<Result<_, _>>()?,
         endpoints: maps.endpoints.iter().collect::<Result<_, _>>()?,
@@ -46,13 +47,12 @@ fn read(maps: &Maps) -> Result<Tables, MapError> {
             tables.next_hops.insert(index, next_hop);
         }
     }
-    for route in maps.routes4.iter() {
+    for route in maps.routes.iter() {
         let (key, next_hop) = route?;
-        let data = key.data();
-        let prefix_len = prefix_len(key.prefix_len());
-        tables
-            .routes4
-            .insert(RoutePrefix { scope: data.scope, prefix: data.destination.into(), prefix_len }, next_hop);
+        let RouteKey { scope, destination } = key.data();
+        if let Some(prefix) = from_trie(key.prefix_len(), destination) {
+            tables.routes.insert(RoutePrefix { scope, prefix }, next_hop);
+        }
     }
     for (scope, router) in (0_u32..).zip(maps.routers.iter()) {
         let router = router?;
@@ -62,16 +62,11 @@ fn read(maps: &Maps) -> Result<Tables, MapError> {
     }
     for peer in maps.peers.iter() {
         let (key, _) = peer?;
-        let data = key.data();
+        let PeerKey { network, address } = key.data();
         // The programs only ever see networks that fit 16 bits.
-        if let Ok(network) = u16::try_from(data.network) {
-            let prefix_len = prefix_len(key.prefix_len());
-            tables.peers.insert(PeerPrefix { network, prefix: data.address.into(), prefix_len });
+        if let (Ok(network), Some(prefix)) = (u16::try_from(network), from_trie(key.prefix_len(), address)) {
+            tables.peers.insert(PeerPrefix { network, prefix });
         }
     }
     Ok(tables)
-}
-
-fn prefix_len(key: u32) -> u8 {
-    u8::try_from(key.saturating_sub(LPM_PREFIX)).unwrap_or(32)
 }

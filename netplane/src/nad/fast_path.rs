@@ -3,7 +3,7 @@
 
 use super::NetworkName;
 use super::reader::{Problems, Reader, report};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -48,14 +48,23 @@ pub enum Xdp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gtpu {
     /// Outer sources that are let in; empty: any.
-    pub peers: Vec<Ipv4Net>,
+    pub peers: Vec<IpNet>,
     /// Echo Requests are answered in the data plane.
     pub echo: bool,
     pub unknown_teid: UnknownTeid,
     /// Outer source port from the inner flow instead of 2152.
     pub flow_source_port: bool,
+    /// Outer UDP checksums of what is sent; absent: none over IPv4, full over IPv6.
+    pub udp_checksum: Option<UdpChecksum>,
     /// Outer DSCP; absent: copied.
     pub dscp: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpChecksum {
+    /// None, as RFC 768 and, for tunnels over IPv6, RFC 6935 allow.
+    Zero,
+    Full,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +91,8 @@ pub struct StaticSession {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     pub teid: u32,
+    /// The QFI that G-PDUs must carry; absent: any or none.
+    pub qfi: Option<u8>,
     pub to: Target,
 }
 
@@ -91,18 +102,18 @@ pub enum Target {
     /// A data network: decapsulated.
     Data(NetworkName),
     /// Another peer on an access network: under a new F-TEID.
-    Relay { network: NetworkName, peer: Ipv4Addr, teid: u32 },
+    Relay { network: NetworkName, peer: IpAddr, teid: u32 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Downlink {
-    pub peer: Ipv4Addr,
+    pub peer: IpAddr,
     pub teid: u32,
     pub qfi: Option<u8>,
 }
 
 const PREFIX: &str = "a prefix such as 10.30.0.0/24";
-const ADDRESS: &str = "an IPv4 address";
+const ADDRESS: &str = "an IP address";
 const NETWORK: &str = "NAMESPACE/NAME";
 const LATER: &str = "is not supported yet";
 
@@ -182,18 +193,15 @@ fn read_gtpu(value: Option<&Value>, problems: &mut Problems) -> Gtpu {
         echo: false,
         unknown_teid: UnknownTeid::Pass,
         flow_source_port: true,
+        udp_checksum: None,
         dscp: None,
     };
     let keys = ["peers", "echo", "unknownTeid", "sourcePort", "udpChecksum", "dscp", "service"];
     let Some(reader) = value.and_then(|it| Reader::new(it, "gtpu", &keys, problems)) else {
         return gtpu;
     };
-    for peer in reader.list::<IpNet>("peers", PREFIX, problems) {
-        match peer {
-            IpNet::V4(peer) => gtpu.peers.push(peer.trunc()),
-            IpNet::V6(peer) => report(problems, "gtpu.peers", format!("{peer}: IPv6 between peers {LATER}")),
-        }
-    }
+    let peers = reader.list::<IpNet>("peers", PREFIX, problems);
+    gtpu.peers = peers.iter().map(IpNet::trunc).collect();
     gtpu.echo = reader.boolean("echo", problems).unwrap_or(false);
     match reader.string("unknownTeid", problems) {
         None | Some("pass") => {}
@@ -215,8 +223,9 @@ fn read_gtpu(value: Option<&Value>, problems: &mut Problems) -> Gtpu {
         }
     }
     match reader.string("udpChecksum", problems) {
-        None | Some("zero") => {}
-        Some("full") => report(problems, "gtpu.udpChecksum", format!("full {LATER}")),
+        None => {}
+        Some("zero") => gtpu.udp_checksum = Some(UdpChecksum::Zero),
+        Some("full") => gtpu.udp_checksum = Some(UdpChecksum::Full),
         Some(other) => {
             report(problems, "gtpu.udpChecksum", format!("is \"{other}\", should be zero or full"))
         }
@@ -319,7 +328,7 @@ fn read_ue(reader: &Reader<'_>, problems: &mut Problems) -> (Option<Ipv4Addr>, O
 }
 
 fn read_uplink(value: &Value, path: &str, problems: &mut Problems) -> Option<Uplink> {
-    let reader = Reader::new(value, path, &["teid", "to", "relay"], problems)?;
+    let reader = Reader::new(value, path, &["teid", "to", "relay", "qfi"], problems)?;
     let teid = teid(&reader, problems);
     let to = network_name(&reader, "to", problems);
     let relay = reader.get("relay").map(|it| read_relay(it, &reader.at("relay"), problems));
@@ -337,7 +346,15 @@ fn read_uplink(value: &Value, path: &str, problems: &mut Problems) -> Option<Upl
             None
         }
     };
-    Some(Uplink { teid: teid?, to: target? })
+    let qfi = reader.number("qfi", 0..=63, problems).and_then(|it| u8::try_from(it).ok());
+    if qfi.is_some() && matches!(target, Some(Target::Relay { .. })) {
+        report(
+            problems,
+            &reader.at("qfi"),
+            "is for uplinks to a data network: a relay hands on what it gets",
+        );
+    }
+    Some(Uplink { teid: teid?, qfi, to: target? })
 }
 
 fn read_relay(value: &Value, path: &str, problems: &mut Problems) -> Option<Target> {
@@ -413,7 +430,7 @@ mod tests {
         assert_eq!(first.ue6, Some("2001:db8:60:1::".parse().expect("a prefix")));
         assert!(matches!(
             &fast_path.sessions[1].uplink,
-            Some(Uplink { teid: 3, to: Target::Relay { teid: 0x4001, .. } })
+            Some(Uplink { teid: 3, to: Target::Relay { teid: 0x4001, .. }, .. })
         ));
     }
 
@@ -427,6 +444,7 @@ mod tests {
             echo: false,
             unknown_teid: UnknownTeid::Pass,
             flow_source_port: true,
+            udp_checksum: None,
             dscp: None,
         };
         assert_eq!(fast_path.gtpu, gtpu);
@@ -464,13 +482,11 @@ mod tests {
     #[test]
     fn what_comes_later_says_so() {
         problems(
-            r#"{"role":"access","xdp":"tc","spread":{},"gtpu":{"service":{},"udpChecksum":"full","peers":["2001:db8::/32"]}}"#,
+            r#"{"role":"access","xdp":"tc","spread":{},"gtpu":{"service":{}}}"#,
             &[
                 "xdp: tc is not supported yet",
                 "spread: is not supported yet",
                 "gtpu.service: is not supported yet",
-                "gtpu.udpChecksum: full is not supported yet",
-                "IPv6 between peers is not supported yet",
             ],
         );
     }

@@ -3,18 +3,20 @@
 
 use super::endpoint::Endpoint;
 use super::session;
-use super::slots::{HopKey, Slots};
+use super::slots::{HopKey, Slots, Way};
 use super::tables::{Master, PeerPrefix, RoutePrefix, Tables, XdpMode};
 use super::{AttachmentKey, World};
 use crate::nad::NetworkName;
-use crate::nad::fast_path::{Role, UnknownTeid as Policy, Xdp};
-use ipnet::{IpNet, Ipv4Net};
+use crate::nad::fast_path::{Gtpu, Role, UdpChecksum, UnknownTeid as Policy, Xdp};
+use crate::netlink::route::Route;
+use ipnet::IpNet;
 use netplane_common::map::{
-    EndpointEntry, EndpointKey, NO_INDEX, NextHop, NextHopState, UnknownTeid, endpoint_flags,
+    EndpointEntry, EndpointKey, LookedUp, NO_INDEX, NextHop, NextHopState, UnknownTeid, endpoint_flags,
+    next_hop_flags,
 };
-use netplane_common::wire::Be32;
+use netplane_common::wire::{Be32, ip};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What is wrong with one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -54,7 +56,7 @@ pub struct EndpointView {
     pub interface: String,
     pub master: String,
     pub mac: String,
-    pub address: Ipv4Net,
+    pub addresses: Vec<IpNet>,
 }
 
 /// A session, for people.
@@ -187,43 +189,52 @@ impl Compilation<'_> {
             interface: endpoint.key.interface.clone(),
             master: endpoint.master.name.clone(),
             mac: endpoint.mac.to_string(),
-            address: endpoint.address,
+            addresses: endpoint.addresses(),
         });
         if endpoint.fast_path.role != Role::Access {
             return;
         }
-        let peers = self.peers(endpoint, network);
         let unknown = match endpoint.fast_path.gtpu.unknown_teid {
             Policy::Pass => UnknownTeid::Pass,
             Policy::Drop => UnknownTeid::Drop,
             Policy::ErrorIndication => UnknownTeid::ErrorIndication,
         };
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        let entry = EndpointEntry {
-            unknown_teid: unknown as u8,
-            flags: flag(peers.listed, endpoint_flags::PEER_LIST)
-                | flag(endpoint.fast_path.gtpu.echo, endpoint_flags::ECHO),
-            network,
-            mac: endpoint.mac,
-            reserved: 0,
-            peer: peers.prefix,
-            peer_mask: peers.mask,
-        };
-        let key = EndpointKey { port: endpoint.port(), address: endpoint.address.addr().into() };
-        self.out.tables.endpoints.insert(key, entry);
+        for address in endpoint.addresses() {
+            let address = address.addr();
+            let peers = self.peers(endpoint, network, address.is_ipv4());
+            let entry = EndpointEntry {
+                unknown_teid: unknown as u8,
+                flags: flag(peers.listed, endpoint_flags::PEER_LIST)
+                    | flag(endpoint.fast_path.gtpu.echo, endpoint_flags::ECHO),
+                network,
+                mac: endpoint.mac,
+                reserved: 0,
+                peer: peers.prefix,
+                peer_mask: peers.mask,
+            };
+            let key = EndpointKey { port: endpoint.port(), address: ip::mapped_address(address) };
+            self.out.tables.endpoints.insert(key, entry);
+        }
     }
 
-    /// One prefix goes into the entries, more go into the trie.
-    pub(super) fn peers(&mut self, endpoint: &Endpoint<'_>, network: u16) -> Peers {
-        match endpoint.fast_path.gtpu.peers.as_slice() {
-            [] => Peers { prefix: Be32::new(0), mask: Be32::new(0), listed: false },
-            [one] => Peers { prefix: one.network().into(), mask: one.netmask().into(), listed: false },
-            many => {
-                for peer in many {
-                    let (prefix, prefix_len) = (peer.network(), peer.prefix_len());
-                    self.out.tables.peers.insert(PeerPrefix { network, prefix, prefix_len });
-                }
-                Peers { prefix: Be32::new(0), mask: Be32::new(0), listed: true }
+    /// The peers of one family: one prefix that fits goes into the entries, anything else into the trie.
+    pub(super) fn peers(&mut self, endpoint: &Endpoint<'_>, network: u16, v4: bool) -> Peers {
+        let all = &endpoint.fast_path.gtpu.peers;
+        let mut own = all.iter().filter(|it| it.addr().is_ipv4() == v4);
+        match (own.next(), own.next()) {
+            (None, _) if all.is_empty() => Peers::ANY,
+            (None, _) => Peers::NONE,
+            (Some(IpNet::V4(one)), None) => {
+                Peers { prefix: first(one.network()), mask: first(one.netmask()), listed: false }
+            }
+            (Some(IpNet::V6(one)), None) if one.prefix_len() <= 64 => {
+                Peers { prefix: half(one.network()), mask: half(one.netmask()), listed: false }
+            }
+            _ => {
+                let own = all.iter().filter(|it| it.addr().is_ipv4() == v4);
+                self.out.tables.peers.extend(own.map(|it| PeerPrefix { network, prefix: *it }));
+                Peers { listed: true, ..Peers::ANY }
             }
         }
     }
@@ -250,30 +261,85 @@ impl Compilation<'_> {
         }
     }
 
-    /// The index of the next hop from `endpoint` to the neighbour `to`, and whether it is resolved.
-    pub(super) fn next_hop(&mut self, endpoint: &Endpoint<'_>, to: IpAddr, hint: Option<u32>) -> (u32, bool) {
+    /// The index of the next hop from `endpoint` to a neighbour, and whether it is resolved.
+    fn neighbour(&mut self, endpoint: &Endpoint<'_>, to: IpAddr, hint: Option<u32>) -> u32 {
+        let next_hop = self.link(endpoint, Some(to));
+        self.next_hop(endpoint, Way::Neighbour(to), next_hop, hint).0
+    }
+
+    /// The way to a GTP-U peer.
+    ///
+    /// # Errors
+    /// The endpoint has no address of the peer's family.
+    pub(super) fn tunnel(
+        &mut self,
+        endpoint: &Endpoint<'_>,
+        peer: IpAddr,
+        hint: Option<u32>,
+    ) -> Result<(u32, bool), String> {
+        let local = endpoint.local(peer)?;
+        let (flags, way) = match (local, peer) {
+            (IpAddr::V4(local), IpAddr::V4(peer)) => (0, NextHop::way4(local.into(), peer.into())),
+            _ => {
+                let way = NextHop::way6(ip::mapped_address(local), ip::mapped_address(peer));
+                (next_hop_flags::IPV6, way)
+            }
+        };
+        let flags = flags | tunnel_flags(&endpoint.fast_path.gtpu, peer);
+        let link = self.link(endpoint, endpoint.towards(peer));
+        Ok(self.next_hop(endpoint, Way::Tunnel { local, peer }, NextHop { flags, way, ..link }, hint))
+    }
+
+    /// The default way of a data endpoint for one family, and whether it is resolved. Without a gateway it
+    /// leads nowhere, but says which destinations are looked up.
+    pub(super) fn default_way(
+        &mut self,
+        endpoint: &Endpoint<'_>,
+        v4: bool,
+        scope: u32,
+        hint: Option<u32>,
+    ) -> (u32, bool) {
+        let link = self.link(endpoint, endpoint.gateway(v4));
+        let way = NextHop::default_way(looked_up(endpoint, v4));
+        let next_hop = NextHop { flags: next_hop_flags::LOOK_UP, scope, way, ..link };
+        let to = if v4 { Way::Default4 } else { Way::Default6 };
+        self.next_hop(endpoint, to, next_hop, hint)
+    }
+
+    fn next_hop(
+        &mut self,
+        endpoint: &Endpoint<'_>,
+        to: Way,
+        next_hop: NextHop,
+        hint: Option<u32>,
+    ) -> (u32, bool) {
         let index = self.slots.next_hops.get(&HopKey { from: endpoint.key.clone(), to }, hint);
-        let mac = endpoint.neighbour(to).filter(|_| endpoint.is_up());
-        if let std::collections::btree_map::Entry::Vacant(vacant) = self.out.tables.next_hops.entry(index) {
-            let port = self.slots.ports.get(&endpoint.master.index, None);
-            vacant.insert(NextHop {
-                destination: mac.unwrap_or_default(),
-                source: endpoint.mac,
-                ifindex: endpoint.master.index,
-                port,
-                mtu: u16::try_from(endpoint.link.mtu).unwrap_or(u16::MAX),
-                vlan: 0,
-                state: if mac.is_some() { NextHopState::Resolved } else { NextHopState::Unresolved } as u8,
-                reserved: [0; 3],
-            });
+        self.out.tables.next_hops.entry(index).or_insert(next_hop);
+        (index, next_hop.is_resolved())
+    }
+
+    /// The link's part of a next hop. A neighbour that it needs is to be resolved and kept.
+    fn link(&mut self, endpoint: &Endpoint<'_>, neighbour: Option<IpAddr>) -> NextHop {
+        let mac = neighbour.and_then(|it| endpoint.neighbour(it)).filter(|_| endpoint.is_up());
+        if let Some(address) = neighbour {
             self.out.wanted.insert(WantedNeighbour {
                 from: endpoint.key.clone(),
                 ifindex: endpoint.link.index,
-                address: to,
+                address,
                 resolved: mac.is_some(),
             });
         }
-        (index, mac.is_some())
+        let (macs, macs_rest) = NextHop::macs(mac.unwrap_or_default(), endpoint.mac);
+        NextHop {
+            macs,
+            macs_rest,
+            ifindex: endpoint.master.index,
+            port: self.slots.ports.get(&endpoint.master.index, None),
+            mtu: u16::try_from(endpoint.link.mtu).unwrap_or(u16::MAX),
+            vlan: endpoint.port().vlan,
+            state: if mac.is_some() { NextHopState::Resolved } else { NextHopState::Unresolved } as u8,
+            ..NextHop::default()
+        }
     }
 
     /// The routes of a data endpoint under its scope: its on-link subnets without a next hop, its known
@@ -283,11 +349,9 @@ impl Compilation<'_> {
             return;
         }
         self.out.tables.routers.insert(scope, endpoint.router());
-        for route in endpoint.routes() {
-            let IpNet::V4(destination) = route.destination else { continue };
-            let prefix =
-                RoutePrefix { scope, prefix: destination.network(), prefix_len: destination.prefix_len() };
-            if self.out.tables.routes4.contains_key(&prefix) {
+        for route in endpoint.routes().into_iter().filter(|it| !is_of_link(it.destination)) {
+            let prefix = RoutePrefix { scope, prefix: route.destination.trunc() };
+            if self.out.tables.routes.contains_key(&prefix) {
                 // A route of a higher metric.
                 continue;
             }
@@ -295,22 +359,80 @@ impl Compilation<'_> {
                 None => NO_INDEX,
                 Some(gateway) => {
                     let hint = self.slots.route_hint(&prefix);
-                    self.next_hop(endpoint, gateway, hint).0
+                    let v4 = prefix.prefix.addr().is_ipv4();
+                    if route.is_default() && endpoint.gateway(v4) == Some(gateway) {
+                        self.default_way(endpoint, v4, scope, hint).0
+                    } else {
+                        self.neighbour(endpoint, gateway, hint)
+                    }
                 }
             };
-            self.out.tables.routes4.insert(prefix, next_hop);
+            self.out.tables.routes.insert(prefix, next_hop);
         }
-        let on_link: Vec<_> = endpoint.routes().into_iter().filter(|it| it.gateway.is_none()).collect();
-        for neighbour in endpoint.neighbours4().collect::<Vec<_>>() {
-            if !on_link.iter().any(|it| it.destination.contains(&IpAddr::V4(neighbour))) {
+        let is_on_link = |it: &&Route| it.gateway.is_none() && !is_of_link(it.destination);
+        let on_link: Vec<_> = endpoint.routes().into_iter().filter(is_on_link).collect();
+        for neighbour in endpoint.neighbours().collect::<Vec<_>>() {
+            if !on_link.iter().any(|it| it.destination.contains(&neighbour)) {
                 continue;
             }
-            let prefix = RoutePrefix { scope, prefix: neighbour, prefix_len: 32 };
+            let prefix = RoutePrefix { scope, prefix: neighbour.into() };
             let hint = self.slots.route_hint(&prefix);
-            let (index, _) = self.next_hop(endpoint, neighbour.into(), hint);
-            self.out.tables.routes4.insert(prefix, index);
+            let index = self.neighbour(endpoint, neighbour, hint);
+            self.out.tables.routes.insert(prefix, index);
         }
     }
+}
+
+/// How a network's tunnels to peers of one family are written.
+fn tunnel_flags(gtpu: &Gtpu, peer: IpAddr) -> u8 {
+    let checksum = match gtpu.udp_checksum {
+        None => peer.is_ipv6(),
+        Some(it) => it == UdpChecksum::Full,
+    };
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    flag(checksum, next_hop_flags::UDP_CHECKSUM)
+        | flag(gtpu.flow_source_port, next_hop_flags::FLOW_SOURCE_PORT)
+}
+
+/// Which destinations need the trie: those on the endpoint's own subnet, or all where it has more ways than
+/// that subnet and a default route.
+fn looked_up(endpoint: &Endpoint<'_>, v4: bool) -> LookedUp {
+    let own = endpoint.addresses().into_iter().find(|it| it.addr().is_ipv4() == v4);
+    let Some(subnet) = own.map(|it| it.trunc()) else {
+        return LookedUp::default();
+    };
+    let is_other = |it: &&Route| {
+        let on_link = it.gateway.is_none() && it.destination == subnet;
+        let default = it.is_default() && it.gateway.is_some();
+        it.destination.addr().is_ipv4() == v4 && !on_link && !default && !is_of_link(it.destination)
+    };
+    if endpoint.routes().into_iter().any(|it| is_other(&it)) {
+        return LookedUp::default();
+    }
+    match subnet {
+        IpNet::V4(it) => LookedUp { prefix: first(it.network()), mask: first(it.netmask()) },
+        IpNet::V6(it) if it.prefix_len() <= 64 => {
+            LookedUp { prefix: half(it.network()), mask: half(it.netmask()) }
+        }
+        // More hosts than the subnet are in its /64; the trie tells them apart.
+        IpNet::V6(it) => LookedUp { prefix: half(it.network()), mask: [Be32::new(u32::MAX); 2] },
+    }
+}
+
+/// A link's own fe80::/64 is nowhere that users could send to.
+fn is_of_link(destination: IpNet) -> bool {
+    matches!(destination, IpNet::V6(it) if it.network().is_unicast_link_local())
+}
+
+/// An IPv4 address where entries have the first words of either family.
+fn first(address: Ipv4Addr) -> [Be32; 2] {
+    [address.into(), Be32::new(0)]
+}
+
+/// The first 64 bits of an IPv6 address.
+pub(super) fn half(address: Ipv6Addr) -> [Be32; 2] {
+    let [a, b, _, _] = ip::words(address);
+    [a, b]
 }
 
 /// Networks that the counters have room for.
@@ -319,9 +441,15 @@ const MAX_NETWORKS: u16 = 256;
 /// Allowed peers as entries hold them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peers {
-    pub(super) prefix: Be32,
-    pub(super) mask: Be32,
+    pub(super) prefix: [Be32; 2],
+    pub(super) mask: [Be32; 2],
     pub(super) listed: bool,
+}
+
+impl Peers {
+    const ANY: Self = Self { prefix: [Be32::new(0); 2], mask: [Be32::new(0); 2], listed: false };
+    /// Under this mask nothing has this prefix.
+    const NONE: Self = Self { prefix: [Be32::new(u32::MAX); 2], ..Self::ANY };
 }
 
 fn mode(xdp: Xdp) -> XdpMode {

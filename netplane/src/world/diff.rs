@@ -39,8 +39,8 @@ fn writes(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
         .extend(networks.map(|(index, name)| Operation::SetNetwork { index: *index, name: name.clone() }));
     let next_hops = changed(&current.next_hops, &wanted.next_hops);
     operations.extend(next_hops.map(|(index, it)| Operation::SetNextHop { index: *index, next_hop: *it }));
-    let routes = changed(&current.routes4, &wanted.routes4);
-    operations.extend(routes.map(|(route, it)| Operation::SetRoute4 { route: *route, next_hop: *it }));
+    let routes = changed(&current.routes, &wanted.routes);
+    operations.extend(routes.map(|(route, it)| Operation::SetRoute { route: *route, next_hop: *it }));
     let routers = changed(&current.routers, &wanted.routers);
     operations.extend(routers.map(|(scope, it)| Operation::SetRouter { scope: *scope, router: *it }));
     let peers = wanted.peers.difference(&current.peers);
@@ -53,6 +53,10 @@ fn sessions(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) 
     for (key, entry) in changed(&current.uplink, &wanted.uplink) {
         let new_counter = current.uplink.get(key).is_none_or(|it| it.counter != entry.counter);
         operations.push(Operation::SetUplink { key: *key, entry: *entry, new_counter });
+    }
+    for (key, entry) in changed(&current.uplink6, &wanted.uplink6) {
+        let new_counter = current.uplink6.get(key).is_none_or(|it| it.counter != entry.counter);
+        operations.push(Operation::SetUplink6 { key: *key, entry: *entry, new_counter });
     }
     for (key, entry) in changed(&current.downlink4, &wanted.downlink4) {
         let new_counter = current.downlink4.get(key).is_none_or(|it| it.counter != entry.counter);
@@ -83,14 +87,16 @@ fn masters(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
 
 fn removals(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
     operations.extend(gone(&current.uplink, &wanted.uplink).map(|it| Operation::DeleteUplink { key: *it }));
+    operations
+        .extend(gone(&current.uplink6, &wanted.uplink6).map(|it| Operation::DeleteUplink6 { key: *it }));
     let downlink4 = gone(&current.downlink4, &wanted.downlink4);
     operations.extend(downlink4.map(|it| Operation::DeleteDownlink4 { key: *it }));
     let downlink6 = gone(&current.downlink6, &wanted.downlink6);
     operations.extend(downlink6.map(|it| Operation::DeleteDownlink6 { key: *it }));
     let endpoints = gone(&current.endpoints, &wanted.endpoints);
     operations.extend(endpoints.map(|it| Operation::DeleteEndpoint { key: *it }));
-    let routes = gone(&current.routes4, &wanted.routes4);
-    operations.extend(routes.map(|it| Operation::DeleteRoute4 { route: *it }));
+    let routes = gone(&current.routes, &wanted.routes);
+    operations.extend(routes.map(|it| Operation::DeleteRoute { route: *it }));
     let peers = current.peers.difference(&wanted.peers);
     operations.extend(peers.map(|it| Operation::RemovePeer(*it)));
     // An array's element cannot go; the default value is the free one.
@@ -120,14 +126,16 @@ impl Tables {
             Operation::SetNextHop { index, next_hop } => drop(self.next_hops.insert(*index, *next_hop)),
             Operation::SetUplink { key, entry, .. } => drop(self.uplink.insert(*key, *entry)),
             Operation::DeleteUplink { key } => drop(self.uplink.remove(key)),
+            Operation::SetUplink6 { key, entry, .. } => drop(self.uplink6.insert(*key, *entry)),
+            Operation::DeleteUplink6 { key } => drop(self.uplink6.remove(key)),
             Operation::SetDownlink4 { key, entry, .. } => drop(self.downlink4.insert(*key, *entry)),
             Operation::DeleteDownlink4 { key } => drop(self.downlink4.remove(key)),
             Operation::SetDownlink6 { key, entry, .. } => drop(self.downlink6.insert(*key, *entry)),
             Operation::DeleteDownlink6 { key } => drop(self.downlink6.remove(key)),
             Operation::SetEndpoint { key, entry } => drop(self.endpoints.insert(*key, *entry)),
             Operation::DeleteEndpoint { key } => drop(self.endpoints.remove(key)),
-            Operation::SetRoute4 { route, next_hop } => drop(self.routes4.insert(*route, *next_hop)),
-            Operation::DeleteRoute4 { route } => drop(self.routes4.remove(route)),
+            Operation::SetRoute { route, next_hop } => drop(self.routes.insert(*route, *next_hop)),
+            Operation::DeleteRoute { route } => drop(self.routes.remove(route)),
             Operation::SetRouter { scope, router } if *router == Router::default() => {
                 self.routers.remove(scope);
             }

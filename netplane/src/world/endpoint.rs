@@ -3,14 +3,15 @@
 use super::{Attachment, AttachmentKey, World};
 use crate::nad::NetworkName;
 use crate::nad::fast_path::FastPath;
+use crate::netlink::addr::Address;
 use crate::netlink::link::Link;
 use crate::netlink::observe::Snapshot;
 use crate::netlink::route::Route;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netplane_common::map::{Port, Router};
-use netplane_common::wire::Be32;
 use netplane_common::wire::ethernet::Mac;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use netplane_common::wire::{Be32, ip};
+use std::net::IpAddr;
 
 /// An endpoint that can be compiled.
 #[derive(Clone, Debug)]
@@ -21,8 +22,9 @@ pub(super) struct Endpoint<'w> {
     pub(super) master: &'w Link,
     pub(super) link: &'w Link,
     pub(super) mac: Mac,
-    /// The interface's first IPv4 address.
-    pub(super) address: Ipv4Net,
+    /// The interface's first address of each family; IPv6: the first that counts beyond the link.
+    pub(super) address4: Option<Ipv4Net>,
+    pub(super) address6: Option<Ipv6Net>,
     snapshot: &'w Snapshot,
 }
 
@@ -50,24 +52,48 @@ impl<'w> Endpoint<'w> {
         let link = snapshot.links.iter().find(|it| it.name == *interface);
         let link = link.ok_or_else(|| format!("interface {interface} is not in the pod"))?;
         let mac = link.mac.ok_or_else(|| format!("interface {interface} has no MAC address"))?;
-        let v4 = |it: &IpNet| if let IpNet::V4(it) = it { Some(*it) } else { None };
-        let own = snapshot.addresses.iter().filter(|it| it.index == link.index);
-        let address = own.filter_map(|it| v4(&it.address)).next();
-        let address = address.ok_or_else(|| format!("interface {interface} has no IPv4 address"))?;
-        Ok(Some(Self { key, attachment, fast_path, master, link, mac, address, snapshot }))
+        let own = || {
+            let usable = |it: &&Address| it.index == link.index && !it.tentative && !it.duplicate;
+            snapshot.addresses.iter().filter(usable).map(|it| it.address)
+        };
+        let address4 = own().find_map(|it| if let IpNet::V4(it) = it { Some(it) } else { None });
+        let global = |it: IpNet| match it {
+            IpNet::V6(it) if !it.addr().is_unicast_link_local() => Some(it),
+            _ => None,
+        };
+        let address6 = own().find_map(global);
+        if address4.is_none() && address6.is_none() {
+            return Err(format!("interface {interface} has no IP address"));
+        }
+        Ok(Some(Self { key, attachment, fast_path, master, link, mac, address4, address6, snapshot }))
     }
 
     pub(super) fn port(&self) -> Port {
         Port::new(self.master.index, 0)
     }
 
-    /// The addresses under which it speaks as the users' router. IPv6: none that only counts on the link.
+    /// The addresses under which it speaks as the users' router.
     pub(super) fn router(&self) -> Router {
-        let own = self.snapshot.addresses.iter().filter(|it| it.index == self.link.index);
-        let mut v6 = own.filter_map(|it| if let IpNet::V6(it) = it.address { Some(it.addr()) } else { None });
-        let address6 = v6.find(|it| !it.is_unicast_link_local()).map_or(0, Ipv6Addr::to_bits);
-        let word = |shift: u32| Be32::new((address6 >> shift) as u32);
-        Router { address4: self.address.addr().into(), address6: [word(96), word(64), word(32), word(0)] }
+        Router {
+            address4: self.address4.map_or(Be32::new(0), |it| it.addr().into()),
+            address6: self.address6.map_or([Be32::new(0); 4], |it| ip::words(it.addr())),
+        }
+    }
+
+    /// The address under which it speaks to a peer: of the same family.
+    pub(super) fn local(&self, peer: IpAddr) -> Result<IpAddr, String> {
+        let (local, family) = match peer {
+            IpAddr::V4(_) => (self.address4.map(|it| it.addr().into()), "IPv4"),
+            IpAddr::V6(_) => (self.address6.map(|it| it.addr().into()), "IPv6"),
+        };
+        let interface = &self.key.interface;
+        local
+            .ok_or_else(|| format!("interface {interface} has no {family} address to reach peer {peer} from"))
+    }
+
+    /// Its addresses, for people.
+    pub(super) fn addresses(&self) -> Vec<IpNet> {
+        self.address4.map(IpNet::V4).into_iter().chain(self.address6.map(IpNet::V6)).collect()
     }
 
     pub(super) fn network(&self) -> &'w NetworkName {
@@ -102,11 +128,11 @@ impl<'w> Endpoint<'w> {
         entry?.mac
     }
 
-    /// All usable IPv4 neighbours on this interface.
-    pub(super) fn neighbours4(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    /// All usable neighbours on this interface.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let own =
             self.snapshot.neighbours.iter().filter(|it| it.index == self.link.index && it.mac.is_some());
-        own.filter_map(|it| if let IpAddr::V4(address) = it.address { Some(address) } else { None })
+        own.map(|it| it.address)
     }
 
     /// Whether packets can go out at all.

@@ -1,21 +1,23 @@
 //! Sessions into entries: one for the uplink's F-TEID, one for each address of the user.
 
 use super::World;
-use super::compile::{Compilation, SessionView, pod_name};
+use super::compile::{Compilation, SessionView, half, pod_name};
 use super::endpoint::Endpoint;
 use super::slots::CounterKey;
 use crate::nad::NetworkName;
 use crate::nad::fast_path::{Downlink, Role, StaticSession, Target, Uplink, Xdp};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, RelayTarget, RouteTarget, SessionAction,
-    UplinkEntry, UplinkKey, downlink_flags, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, Port, SessionAction, UplinkEntry, UplinkKey,
+    UplinkKey6, downlink_flags, uplink_flags,
 };
-use netplane_common::wire::Be32;
+use netplane_common::wire::{Be32, ip};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
-/// Outer IPv4, UDP and GTP-U headers in bytes, and what a PDU Session Container adds (TS 29.281 §5.1).
-const TUNNEL_OVERHEAD: u32 = 20 + 8 + 8;
+/// UDP and GTP-U headers in bytes, and what outer IP and a PDU Session Container add (TS 29.281 §5.1).
+const TUNNEL_OVERHEAD: u32 = 8 + 8;
+const IPV4_OVERHEAD: u32 = 20;
+const IPV6_OVERHEAD: u32 = 40;
 const CONTAINER_OVERHEAD: u32 = 8;
 
 /// The endpoints of this node by pod and network. Outside Kubernetes a container is its own pod.
@@ -87,7 +89,7 @@ pub(super) fn compile<'w>(this: &mut Compilation<'_>, world: &'w World, endpoint
             };
             let compiled = placed.and_then(|placed| {
                 check_unique(&placed, &object, &mut teids, &mut users)?;
-                Ok(one(this, &placed))
+                one(this, &placed)
             });
             match compiled {
                 Ok(view) => this.out.sessions.push(view),
@@ -145,13 +147,18 @@ type Owners<K> = BTreeMap<K, String>;
 fn check_unique(
     placed: &Placed<'_, '_>,
     object: &str,
-    teids: &mut Owners<(netplane_common::map::Port, Ipv4Addr, u32)>,
-    users: &mut Owners<(netplane_common::map::Port, IpAddr)>,
+    teids: &mut Owners<(Port, IpAddr, u32)>,
+    users: &mut Owners<(Port, IpAddr)>,
 ) -> Result<(), String> {
     let session = placed.session;
-    let teid =
-        session.uplink.as_ref().map(|it| (placed.access.port(), placed.access.address.addr(), it.teid));
-    if let Some((owner, (_, _, teid))) = teid.and_then(|it| Some((teids.get(&it)?, it))) {
+    let access = placed.access;
+    // The tunnel ends at each address of the endpoint.
+    let end = |it: &Uplink| {
+        let ends = access.addresses().into_iter();
+        ends.map(|address| (access.port(), address.addr(), it.teid)).collect::<Vec<_>>()
+    };
+    let ends = session.uplink.as_ref().map(end).unwrap_or_default();
+    if let Some((owner, (_, _, teid))) = ends.iter().find_map(|it| Some((teids.get(it)?, it))) {
         return Err(format!("uplink.teid: {teid:#x} is that of {owner}"));
     }
     let addresses: Vec<_> = match (placed.other, &session.downlink) {
@@ -164,12 +171,12 @@ fn check_unique(
     if let Some((owner, (_, user))) = addresses.iter().find_map(|it| Some((users.get(it)?, it))) {
         return Err(format!("ue: {user} is that of {owner}"));
     }
-    teids.extend(teid.map(|it| (it, object.to_owned())));
+    teids.extend(ends.into_iter().map(|it| (it, object.to_owned())));
     users.extend(addresses.into_iter().map(|it| (it, object.to_owned())));
     Ok(())
 }
 
-fn one(this: &mut Compilation<'_>, placed: &Placed<'_, '_>) -> SessionView {
+fn one(this: &mut Compilation<'_>, placed: &Placed<'_, '_>) -> Result<SessionView, String> {
     let session = placed.session;
     let mut view = SessionView {
         name: session.name.clone(),
@@ -182,20 +189,21 @@ fn one(this: &mut Compilation<'_>, placed: &Placed<'_, '_>) -> SessionView {
         downlink: None,
         resolved: true,
     };
+    // The downlink first: if its peer cannot be reached, the session is not half there.
+    if let Some((downlink, data)) = session.downlink.as_ref().zip(placed.other) {
+        let (counter, resolved) = encapsulate(this, placed, downlink, data)?;
+        view.downlink = counter;
+        view.resolved &= resolved;
+    }
     if let Some((uplink, other)) = session.uplink.as_ref().zip(placed.other) {
         let (counter, resolved) = match &uplink.to {
             Target::Data(_) => decapsulate(this, placed, uplink, other),
-            Target::Relay { peer, teid, .. } => relay(this, placed, uplink, other, *peer, *teid),
+            Target::Relay { peer, teid, .. } => relay(this, placed, uplink, other, *peer, *teid)?,
         };
         view.uplink = Some(counter);
         view.resolved &= resolved;
     }
-    if let Some((downlink, data)) = session.downlink.as_ref().zip(placed.other) {
-        let (counter, resolved) = encapsulate(this, placed, downlink, data);
-        view.downlink = counter;
-        view.resolved &= resolved;
-    }
-    view
+    Ok(view)
 }
 
 fn user_names(session: &StaticSession) -> Vec<String> {
@@ -204,41 +212,62 @@ fn user_names(session: &StaticSession) -> Vec<String> {
     v4.into_iter().chain(v6).collect()
 }
 
-fn half(prefix: Option<Ipv6Addr>) -> [Be32; 2] {
-    let bits = prefix.map_or(0, Ipv6Addr::to_bits);
-    [Be32::new((bits >> 96) as u32), Be32::new((bits >> 64) as u32)]
+/// Where a tunnel ends: at each address of the access endpoint.
+#[derive(Clone, Copy)]
+struct Ends {
+    key4: Option<UplinkKey>,
+    key6: Option<UplinkKey6>,
 }
 
-/// What decapsulation and relay have in common.
-fn uplink_entry(
-    this: &mut Compilation<'_>,
-    placed: &Placed<'_, '_>,
-    uplink: &Uplink,
-) -> (UplinkKey, UplinkEntry) {
-    let access = placed.access;
-    let key =
-        UplinkKey { port: access.port(), teid: Be32::new(uplink.teid), local: access.address.addr().into() };
-    let network = network_index(this, access);
-    let peers = this.peers(access, network);
-    let counter = this.slots.counters.get(&CounterKey::Uplink(key), None);
-    let entry = UplinkEntry {
+impl Ends {
+    fn new(access: &Endpoint<'_>, uplink: &Uplink) -> Self {
+        let (port, teid) = (access.port(), Be32::new(uplink.teid));
+        Self {
+            key4: access.address4.map(|it| UplinkKey { port, teid, local: it.addr().into() }),
+            key6: access.address6.map(|it| UplinkKey6 { port, teid, local: ip::words(it.addr()) }),
+        }
+    }
+
+    /// Both ends count together.
+    fn counter(self, this: &mut Compilation<'_>) -> u32 {
+        let key = self.key4.map(CounterKey::Uplink).or(self.key6.map(CounterKey::Uplink6));
+        key.map_or(NO_INDEX, |it| this.slots.counters.get(&it, None))
+    }
+
+    /// Puts the entry in at both ends, with each family's peers.
+    fn insert(self, this: &mut Compilation<'_>, access: &Endpoint<'_>, entry: UplinkEntry) {
+        let mut with_peers = |v4| {
+            let peers = this.peers(access, entry.network, v4);
+            let listed = if peers.listed { uplink_flags::PEER_LIST } else { 0 };
+            UplinkEntry { flags: entry.flags | listed, peer: peers.prefix, peer_mask: peers.mask, ..entry }
+        };
+        let entry4 = self.key4.map(|key| (key, with_peers(true)));
+        let entry6 = self.key6.map(|key| (key, with_peers(false)));
+        this.out.tables.uplink.extend(entry4);
+        this.out.tables.uplink6.extend(entry6);
+    }
+}
+
+/// What decapsulation and relay have in common; peers are the ends' own.
+fn uplink_entry(this: &mut Compilation<'_>, placed: &Placed<'_, '_>, ends: Ends) -> UplinkEntry {
+    let session = placed.session;
+    UplinkEntry {
         action: SessionAction::Forward as u8,
-        flags: if peers.listed { uplink_flags::PEER_LIST } else { 0 },
-        network,
-        mac: access.mac,
+        flags: 0,
+        network: network_index(this, placed.access),
+        mac: placed.access.mac,
         dscp: 0,
-        reserved0: 0,
-        peer: peers.prefix,
-        peer_mask: peers.mask,
-        ue4: placed.session.ue4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
-        ue6: half(placed.session.ue6),
+        qfi: 0,
+        peer: [Be32::new(0); 2],
+        peer_mask: [Be32::new(0); 2],
+        ue4: session.ue4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+        ue6: session.ue6.map_or([Be32::new(0); 2], half),
         next_hop4: NO_INDEX,
         next_hop6: NO_INDEX,
-        counter,
-        target: [Be32::new(0); 3],
-        reserved1: [0; 2],
-    };
-    (key, entry)
+        counter: ends.counter(this),
+        teid: Be32::new(0),
+        reserved: [0; 2],
+    }
 }
 
 fn network_index(this: &mut Compilation<'_>, endpoint: &Endpoint<'_>) -> u16 {
@@ -252,52 +281,35 @@ fn decapsulate(
     uplink: &Uplink,
     data: &Endpoint<'_>,
 ) -> (u32, bool) {
-    let (key, mut entry) = uplink_entry(this, placed, uplink);
-    let hint = this.slots.uplink_hint(&key, false);
+    let session = placed.session;
+    let ends = Ends::new(placed.access, uplink);
+    let mut entry = uplink_entry(this, placed, ends);
+    let hint = this.slots.uplink_hint(ends.key4.as_ref(), ends.key6.as_ref(), false);
     entry.flags |= uplink_flags::CHECK_UE;
+    if let Some(qfi) = uplink.qfi {
+        entry.flags |= uplink_flags::CHECK_QFI;
+        entry.qfi = qfi;
+    }
     let scope = this.slots.scopes.get(data.key, hint.scope);
     let mut resolved = true;
-    if let Some(gateway) = data.gateway(true) {
-        let (index, known) = this.next_hop(data, gateway, hint.next_hop4);
-        entry.next_hop4 = index;
-        resolved &= known || placed.session.ue4.is_none();
+    for (v4, is_used) in [(true, session.ue4.is_some()), (false, session.ue6.is_some())] {
+        if !is_used {
+            continue;
+        }
+        if data.gateway(v4).is_none() {
+            let family = if v4 { "IPv4" } else { "IPv6" };
+            let object = format!("{}, interface {}", pod_name(data.key, data.attachment), data.key.interface);
+            let message = "default route with a gateway: users reach its own subnets only";
+            this.problem(object, format!("no {family} {message}"));
+        }
+        let hint = if v4 { hint.next_hop4 } else { hint.next_hop6 };
+        let (index, known) = this.default_way(data, v4, scope, hint);
+        *(if v4 { &mut entry.next_hop4 } else { &mut entry.next_hop6 }) = index;
+        resolved &= known || data.gateway(v4).is_none();
     }
-    if let Some(gateway) = data.gateway(false).filter(|_| placed.session.ue6.is_some()) {
-        let (index, known) = this.next_hop(data, gateway, hint.next_hop6);
-        entry.next_hop6 = index;
-        resolved &= known;
-    }
-    let users = [(true, placed.session.ue4.is_some()), (false, placed.session.ue6.is_some())];
-    for (v4, _) in users.into_iter().filter(|(v4, is_used)| *is_used && data.gateway(*v4).is_none()) {
-        let family = if v4 { "IPv4" } else { "IPv6" };
-        let object = format!("{}, interface {}", pod_name(data.key, data.attachment), data.key.interface);
-        this.problem(
-            object,
-            format!("no {family} default route with a gateway: users reach its own subnets only"),
-        );
-    }
-    entry.target = looked_up(data, scope).into();
     this.routes(data, scope);
-    this.out.tables.uplink.insert(key, entry);
+    ends.insert(this, placed.access, entry);
     (entry.counter, resolved)
-}
-
-/// Which destinations need the trie: those on the endpoint's own subnet, or all where it has more ways than
-/// that subnet and a default route.
-fn looked_up(data: &Endpoint<'_>, scope: u32) -> RouteTarget {
-    let subnet = data.address.trunc();
-    let ordinary = |it: &&&crate::netlink::route::Route| {
-        let on_link = it.gateway.is_none() && it.destination == subnet.into();
-        let default = it.is_default() && it.gateway.is_some();
-        !(on_link || default)
-    };
-    let routes = data.routes();
-    let others = routes.iter().filter(|it| it.destination.addr().is_ipv4()).filter(ordinary).count();
-    if others == 0 {
-        RouteTarget { prefix: subnet.network().into(), mask: subnet.netmask().into(), scope }
-    } else {
-        RouteTarget { prefix: Be32::new(0), mask: Be32::new(0), scope }
-    }
 }
 
 fn relay(
@@ -305,28 +317,22 @@ fn relay(
     placed: &Placed<'_, '_>,
     uplink: &Uplink,
     other: &Endpoint<'_>,
-    peer: Ipv4Addr,
+    peer: IpAddr,
     teid: u32,
-) -> (u32, bool) {
-    let (key, mut entry) = uplink_entry(this, placed, uplink);
-    let hint = this.slots.uplink_hint(&key, true);
-    let gtpu = &other.fast_path.gtpu;
+) -> Result<(u32, bool), String> {
+    let ends = Ends::new(placed.access, uplink);
+    let hint = this.slots.uplink_hint(ends.key4.as_ref(), ends.key6.as_ref(), true);
+    let (next_hop4, resolved) = this.tunnel(other, peer, hint.next_hop4)?;
+    let mut entry = uplink_entry(this, placed, ends);
     entry.action = SessionAction::Relay as u8;
-    if gtpu.flow_source_port {
-        entry.flags |= uplink_flags::FLOW_SOURCE_PORT;
-    }
-    match gtpu.dscp {
+    match other.fast_path.gtpu.dscp {
         None => entry.flags |= uplink_flags::COPY_DSCP,
         Some(dscp) => entry.dscp = dscp << 2,
     }
-    entry.target =
-        RelayTarget { local: other.address.addr().into(), peer: peer.into(), teid: Be32::new(teid) }.into();
-    let mut resolved = false;
-    if let Some(to) = other.towards(peer.into()) {
-        (entry.next_hop4, resolved) = this.next_hop(other, to, hint.next_hop4);
-    }
-    this.out.tables.uplink.insert(key, entry);
-    (entry.counter, resolved)
+    entry.next_hop4 = next_hop4;
+    entry.teid = Be32::new(teid);
+    ends.insert(this, placed.access, entry);
+    Ok((entry.counter, resolved))
 }
 
 fn encapsulate(
@@ -334,17 +340,15 @@ fn encapsulate(
     placed: &Placed<'_, '_>,
     downlink: &Downlink,
     data: &Endpoint<'_>,
-) -> (Option<u32>, bool) {
+) -> Result<(Option<u32>, bool), String> {
     let (access, session) = (placed.access, placed.session);
     let gtpu = &access.fast_path.gtpu;
     let mut flags = 0;
     let mut overhead = TUNNEL_OVERHEAD;
+    overhead += if downlink.peer.is_ipv4() { IPV4_OVERHEAD } else { IPV6_OVERHEAD };
     if downlink.qfi.is_some() {
         flags |= downlink_flags::QFI;
         overhead += CONTAINER_OVERHEAD;
-    }
-    if gtpu.flow_source_port {
-        flags |= downlink_flags::FLOW_SOURCE_PORT;
     }
     if gtpu.dscp.is_none() {
         flags |= downlink_flags::COPY_DSCP;
@@ -352,13 +356,12 @@ fn encapsulate(
     let path = u16::try_from(access.link.mtu.saturating_sub(overhead)).unwrap_or(u16::MAX - 64);
     let mtu = [data.fast_path.mtu, access.fast_path.mtu].into_iter().flatten().fold(path, u16::min);
     let key4 = session.ue4.map(|ue| DownlinkKey4 { port: data.port(), ue: ue.into() });
-    let key6 = session.ue6.map(|ue| DownlinkKey6 { port: data.port(), ue: half(Some(ue)) });
+    let key6 = session.ue6.map(|ue| DownlinkKey6 { port: data.port(), ue: half(ue) });
     let hint4 = key4.as_ref().and_then(|it| this.slots.downlink4_hint(it));
     let hint6 = key6.as_ref().and_then(|it| this.slots.downlink6_hint(it));
-    let (next_hop, resolved) = match access.towards(downlink.peer.into()) {
-        Some(to) => this.next_hop(access, to, hint4.or(hint6)),
-        None => (NO_INDEX, false),
-    };
+    let (next_hop, resolved) = this.tunnel(access, downlink.peer, hint4.or(hint6))?;
+    let hint = this.slots.scope_hint(key4.as_ref(), key6.as_ref());
+    let scope = this.slots.scopes.get(data.key, hint);
     // Both families of a session count together.
     let counter = key4.map(CounterKey::Downlink4).or(key6.map(CounterKey::Downlink6));
     let counter = counter.map(|it| this.slots.counters.get(&it, None));
@@ -369,18 +372,15 @@ fn encapsulate(
         mac: data.mac,
         dscp: gtpu.dscp.unwrap_or(0) << 2,
         qfi: downlink.qfi.unwrap_or(0),
-        local: access.address.addr().into(),
-        peer: downlink.peer.into(),
         teid: Be32::new(downlink.teid),
         next_hop,
         counter: counter.unwrap_or(NO_INDEX),
         mtu,
         reserved0: 0,
-        // The uplink, which every session with a downlink has, has found it.
-        scope: this.slots.scopes.get(data.key, None),
+        scope,
         reserved1: [0; 2],
     };
     this.out.tables.downlink4.extend(key4.map(|it| (it, entry)));
     this.out.tables.downlink6.extend(key6.map(|it| (it, entry)));
-    (counter, resolved)
+    Ok((counter, resolved))
 }

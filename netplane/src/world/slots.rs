@@ -4,21 +4,38 @@
 
 use super::AttachmentKey;
 use super::tables::Tables;
-use netplane_common::map::{DownlinkKey4, DownlinkKey6, NO_INDEX, SessionAction, UplinkKey};
+use netplane_common::map::{
+    DownlinkKey4, DownlinkKey6, NO_INDEX, SessionAction, UplinkEntry, UplinkKey, UplinkKey6,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// A next hop: out of one interface of a container to one address.
+/// A next hop out of one interface of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HopKey {
     pub(super) from: AttachmentKey,
-    pub(super) to: IpAddr,
+    pub(super) to: Way,
+}
+
+/// Where a next hop leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    /// A data endpoint's default way for IPv4 or IPv6, whoever the gateway is.
+    Default4,
+    Default6,
+    Neighbour(IpAddr),
+    /// A GTP-U peer from one of our addresses: in the element these never change.
+    Tunnel {
+        local: IpAddr,
+        peer: IpAddr,
+    },
 }
 
 /// What has a counter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum CounterKey {
     Uplink(UplinkKey),
+    Uplink6(UplinkKey6),
     Downlink4(DownlinkKey4),
     Downlink6(DownlinkKey6),
 }
@@ -135,6 +152,10 @@ impl Slots {
         for (key, entry) in &tables.uplink {
             slots.counters.adopt(CounterKey::Uplink(*key), entry.counter);
         }
+        // After those over IPv4: where both are one tunnel's ends, the counter has that key.
+        for (key, entry) in &tables.uplink6 {
+            slots.counters.adopt(CounterKey::Uplink6(*key), entry.counter);
+        }
         for (key, entry) in &tables.downlink4 {
             slots.counters.adopt(CounterKey::Downlink4(*key), entry.counter);
         }
@@ -142,26 +163,34 @@ impl Slots {
             slots.counters.adopt(CounterKey::Downlink6(*key), entry.counter);
         }
         slots.next_hops.rest(tables.next_hops.keys().copied());
-        slots.scopes.rest(tables.routes4.keys().map(|it| it.scope));
+        slots.scopes.rest(tables.routers.keys().copied());
         slots.hints = Tables {
             uplink: tables.uplink.clone(),
+            uplink6: tables.uplink6.clone(),
+            next_hops: tables.next_hops.clone(),
             downlink4: tables.downlink4.clone(),
             downlink6: tables.downlink6.clone(),
-            routes4: tables.routes4.clone(),
+            routes: tables.routes.clone(),
             ..Tables::default()
         };
         slots
     }
 
-    /// The next hops and the scope that the uplink entry of `key` named, if it was a forwarding one.
-    pub(super) fn uplink_hint(&self, key: &UplinkKey, relay: bool) -> UplinkHint {
-        let entry = self.hints.uplink.get(key);
+    /// The next hops and the scope that the uplink entry of a tunnel's end named, if it was one of that kind.
+    pub(super) fn uplink_hint(
+        &self,
+        key: Option<&UplinkKey>,
+        key6: Option<&UplinkKey6>,
+        relay: bool,
+    ) -> UplinkHint {
         let action = if relay { SessionAction::Relay } else { SessionAction::Forward };
-        let entry = entry.filter(|it| it.action == action as u8);
+        let entry = key.and_then(|it| self.hints.uplink.get(it));
+        let entry = entry.or_else(|| self.hints.uplink6.get(key6?));
+        let entry = entry.filter(|it: &&UplinkEntry| it.action == action as u8);
         entry.map_or(UplinkHint::default(), |it| UplinkHint {
             next_hop4: Some(it.next_hop4),
             next_hop6: Some(it.next_hop6),
-            scope: (!relay).then(|| it.route_target().scope),
+            scope: self.hints.next_hops.get(&it.next_hop4).map(|it| it.scope).filter(|_| !relay),
         })
     }
 
@@ -173,8 +202,14 @@ impl Slots {
         self.hints.downlink6.get(key).map(|it| it.next_hop)
     }
 
+    /// The data endpoint that a user's entry named.
+    pub(super) fn scope_hint(&self, key4: Option<&DownlinkKey4>, key6: Option<&DownlinkKey6>) -> Option<u32> {
+        let entry = key4.and_then(|it| self.hints.downlink4.get(it));
+        entry.or_else(|| self.hints.downlink6.get(key6?)).map(|it| it.scope)
+    }
+
     pub(super) fn route_hint(&self, route: &super::tables::RoutePrefix) -> Option<u32> {
-        self.hints.routes4.get(route).copied()
+        self.hints.routes.get(route).copied()
     }
 
     /// Ends a compilation.

@@ -1,11 +1,11 @@
 //! The compiled tables: everything the kernel is to hold, and the operations that change it.
 
+use ipnet::IpNet;
 use netplane_common::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, Router, UplinkEntry,
-    UplinkKey,
+    UplinkKey, UplinkKey6,
 };
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 /// How XDP is to be attached to a master (`xdp` in the NAD's metadata). Two networks on one master
 /// must agree; `compile` reports a problem if they do not.
@@ -28,16 +28,14 @@ pub enum XdpMode {
 pub struct PeerPrefix {
     /// Index of the network.
     pub network: u16,
-    pub prefix: Ipv4Addr,
-    pub prefix_len: u8,
+    pub prefix: IpNet,
 }
 
 /// A route of a data endpoint: destination prefix under the endpoint's scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RoutePrefix {
     pub scope: u32,
-    pub prefix: Ipv4Addr,
-    pub prefix_len: u8,
+    pub prefix: IpNet,
 }
 
 /// All tables of one node. Indices (networks, next hops, ports, counters) are assigned by `Slots` and
@@ -52,11 +50,12 @@ pub struct Tables {
     pub networks: BTreeMap<u16, String>,
     pub next_hops: BTreeMap<u32, NextHop>,
     pub uplink: BTreeMap<UplinkKey, UplinkEntry>,
+    pub uplink6: BTreeMap<UplinkKey6, UplinkEntry>,
     pub downlink4: BTreeMap<DownlinkKey4, DownlinkEntry>,
     pub downlink6: BTreeMap<DownlinkKey6, DownlinkEntry>,
     pub endpoints: BTreeMap<EndpointKey, EndpointEntry>,
     /// Value: next hop's index, or `NO_INDEX` for an on-link subnet.
-    pub routes4: BTreeMap<RoutePrefix, u32>,
+    pub routes: BTreeMap<RoutePrefix, u32>,
     pub peers: std::collections::BTreeSet<PeerPrefix>,
     /// Data endpoints by scope, as they speak to users and their correspondents.
     pub routers: BTreeMap<u32, Router>,
@@ -108,6 +107,14 @@ pub enum Operation {
     DeleteUplink {
         key: UplinkKey,
     },
+    SetUplink6 {
+        key: UplinkKey6,
+        entry: UplinkEntry,
+        new_counter: bool,
+    },
+    DeleteUplink6 {
+        key: UplinkKey6,
+    },
     SetDownlink4 {
         key: DownlinkKey4,
         entry: DownlinkEntry,
@@ -131,11 +138,11 @@ pub enum Operation {
     DeleteEndpoint {
         key: EndpointKey,
     },
-    SetRoute4 {
+    SetRoute {
         route: RoutePrefix,
         next_hop: u32,
     },
-    DeleteRoute4 {
+    DeleteRoute {
         route: RoutePrefix,
     },
     /// The default value for one that has gone.

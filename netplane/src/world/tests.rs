@@ -8,8 +8,8 @@ use crate::netlink::addr::Address;
 use crate::netlink::neigh::Neighbour;
 use crate::netlink::route::Route;
 use ipnet::IpNet;
-use netplane_common::map::{NextHopState, SessionAction};
-use netplane_common::wire::Be32;
+use netplane_common::map::{NextHopState, SessionAction, next_hop_flags, uplink_flags};
+use netplane_common::wire::{Be32, ip};
 use proptest::prelude::*;
 
 const N3: &str = "core/n3";
@@ -113,22 +113,22 @@ fn a_session_becomes_two_entries_and_two_next_hops() {
     let (key, up) = tables.uplink.first_key_value().expect("an uplink");
     assert_eq!((key.port.ifindex, key.teid, key.local), (3, Be32::new(0x1001), Be32::new(0x0a1e_0032)));
     assert_eq!(up.action, SessionAction::Forward as u8);
-    assert_eq!((up.peer, up.peer_mask), (Be32::new(0x0a1e_0000), Be32::new(0xffff_ff00)));
-    let target = up.route_target();
-    assert_eq!((target.prefix, target.mask), (Be32::new(0x0a28_0000), Be32::new(0xffff_ff00)));
+    assert_eq!((up.peer[0], up.peer_mask[0]), (Be32::new(0x0a1e_0000), Be32::new(0xffff_ff00)));
     let hop = tables.next_hops.get(&up.next_hop4).expect("a next hop");
+    assert!(hop.looks_up4(Be32::new(0x0a28_0009)), "the data network's own subnet");
+    assert!(!hop.looks_up4(Be32::new(0x0a32_0001)), "everybody else");
     assert_eq!((hop.ifindex, hop.mtu, hop.state), (6, 1500, NextHopState::Resolved as u8));
-    assert_eq!((hop.source, hop.destination), (Mac::new([2, 0, 0, 0, 0, 12]), Mac::new([2, 0, 0, 0, 1, 12])));
+    assert_eq!(
+        (hop.source(), hop.destination()),
+        (Mac::new([2, 0, 0, 0, 0, 12]), Mac::new([2, 0, 0, 0, 1, 12]))
+    );
     assert_eq!(tables.ports.get(&hop.port), Some(&6));
     let (key, down) = tables.downlink4.first_key_value().expect("a downlink");
     assert_eq!((key.port.ifindex, key.ue), (6, Be32::new(0x0a3c_0002)));
-    assert_eq!(
-        (down.peer, down.local, down.teid),
-        (Be32::new(0x0a1e_000a), Be32::new(0x0a1e_0032), Be32::new(0x2001))
-    );
-    assert_eq!((down.qfi, down.mtu), (9, 1500 - 44));
+    assert_eq!((down.teid, down.qfi, down.mtu), (Be32::new(0x2001), 9, 1500 - 44));
     let hop = tables.next_hops.get(&down.next_hop).expect("a next hop");
-    assert_eq!((hop.ifindex, hop.destination), (3, Mac::new([2, 0, 0, 0, 1, 11])));
+    assert_eq!(hop.tunnel4(), (Be32::new(0x0a1e_0032), Be32::new(0x0a1e_000a)));
+    assert_eq!((hop.ifindex, hop.destination()), (3, Mac::new([2, 0, 0, 0, 1, 11])));
     assert!(compiled.sessions[0].resolved);
     assert_eq!(tables.masters.len(), 2);
     assert_eq!(tables.endpoints.len(), 1);
@@ -144,10 +144,8 @@ fn a_relay_goes_to_the_other_peer() {
     assert_eq!(compiled.problems, []);
     let entry = compiled.tables.uplink.values().next().expect("an uplink");
     assert_eq!(entry.action, SessionAction::Relay as u8);
-    assert_eq!(
-        (entry.relay_target().peer, entry.relay_target().teid),
-        (Be32::new(0x0a1e_000a), Be32::new(9))
-    );
+    let hop = compiled.tables.next_hops.get(&entry.next_hop4).expect("a next hop");
+    assert_eq!((hop.tunnel4().1, entry.teid), (Be32::new(0x0a1e_000a), Be32::new(9)));
     world.networks.insert(
         name(N3),
         access(&[
@@ -179,6 +177,95 @@ fn a_neighbour_that_changes_is_one_operation() {
     assert_eq!(wanted, [("10.30.0.10".to_owned(), false), ("10.40.0.1".to_owned(), false)]);
 }
 
+fn world_of_one() -> World {
+    world(&[session(1)])
+}
+
+/// The pod speaks IPv6 on both networks, too; its router there has a link-local address, as routers do.
+fn with_ipv6(world: &mut World, container: &str) {
+    let pod = world.pods.get_mut(container).expect("the pod");
+    let address =
+        |index, text: &str| Address { index, address: net(text), tentative: false, duplicate: false };
+    pod.addresses.extend([
+        address(11, "fe80::b/64"),
+        address(11, "2001:db8:30::32/64"),
+        address(12, "fe80::c/64"),
+        address(12, "2001:db8:40::32/64"),
+    ]);
+    let route = |index, to: &str, gateway: Option<&str>| Route {
+        destination: net(to),
+        gateway: gateway.map(|it| it.parse().expect("an address")),
+        index,
+        metric: 0,
+    };
+    pod.routes.extend([
+        route(11, "fe80::/64", None),
+        route(11, "2001:db8:30::/64", None),
+        route(12, "fe80::/64", None),
+        route(12, "2001:db8:40::/64", None),
+        route(12, "::/0", Some("fe80::1")),
+    ]);
+    let neighbour = |index, text: &str| Neighbour {
+        index,
+        address: text.parse().expect("an address"),
+        mac: Some(Mac::new([2, 0, 0, 0, 6, index as u8])),
+    };
+    pod.neighbours.extend([
+        neighbour(11, "2001:db8:30::10"),
+        neighbour(12, "fe80::1"),
+        neighbour(12, "2001:db8:40::9"),
+    ]);
+}
+
+#[test]
+fn a_session_over_ipv6_ends_at_both_addresses_and_counts_once() {
+    let session = r#"{"name":"six","ue":["10.60.0.2","2001:db8:60:1::/64"],
+        "uplink":{"teid":1,"to":"core/n6","qfi":5},
+        "downlink":{"peer":"2001:db8:30::10","teid":2}}"#;
+    let mut world = world(&[session.to_owned()]);
+    let text = format!(
+        r#"{{"role":"access","gtpu":{{"peers":["2001:db8:30::/48","2001:db8:31::/48"]}},"sessions":[{session}]}}"#
+    );
+    world.networks.insert(name(N3), FastPath::parse(&text).expect("an access network"));
+    let data = r#"{"role":"data","uePools":["10.60.0.0/16","2001:db8:60::/48"]}"#;
+    world.networks.insert(name(N6), FastPath::parse(data).expect("a data network"));
+    with_ipv6(&mut world, "upf-0");
+    let compiled = compile(&world, &mut Slots::default());
+    assert_eq!(compiled.problems, []);
+    let tables = &compiled.tables;
+    let (up, up6) = (tables.uplink.values().next(), tables.uplink6.values().next());
+    let (up, up6) = (up.expect("an uplink"), up6.expect("an uplink over IPv6"));
+    assert_eq!(up.counter, up6.counter);
+    assert_eq!((up6.qfi, up6.flags & uplink_flags::CHECK_QFI), (5, uplink_flags::CHECK_QFI));
+    assert_eq!(up6.flags & uplink_flags::PEER_LIST, uplink_flags::PEER_LIST);
+    assert_eq!((up.peer_mask[0], up.peer[0]), (Be32::new(0), Be32::new(u32::MAX)), "no peer over IPv4");
+    let hop = |index| tables.next_hops.get(&index).expect("a next hop");
+    let default6 = hop(up6.next_hop6);
+    assert_eq!(default6.destination(), Mac::new([2, 0, 0, 0, 6, 12]), "by the link-local gateway");
+    let words = |text: &str| ip::words(text.parse().expect("an address"));
+    assert!(default6.looks_up6(&words("2001:db8:40::9")) && !default6.looks_up6(&words("2001:db8:50::1")));
+    let on_link = tables.routes.iter().find(|(route, _)| route.prefix == net("2001:db8:40::9/128"));
+    assert_eq!(on_link.map(|(_, it)| hop(*it).destination()), Some(Mac::new([2, 0, 0, 0, 6, 12])));
+    assert!(tables.routes.keys().all(|it| it.prefix != net("fe80::/64")));
+    let down = tables.downlink6.values().next().expect("a downlink");
+    assert_eq!(down.mtu, 1500 - 56);
+    assert_eq!(hop(down.next_hop).tunnel6(), (words("2001:db8:30::32"), words("2001:db8:30::10")));
+    let flags = hop(down.next_hop).flags;
+    assert_eq!(flags & next_hop_flags::UDP_CHECKSUM, next_hop_flags::UDP_CHECKSUM, "full by default");
+    assert_eq!(tables.endpoints.len(), 2);
+    assert!(compiled.sessions[0].resolved);
+    let mut slots = Slots::seed(tables);
+    assert_eq!(diff(tables, &compile(&world, &mut slots).tables), []);
+}
+
+#[test]
+fn a_peer_that_no_address_reaches_is_a_problem() {
+    let world = world(&[session(1).replace("10.30.0.10", "2001:db8:30::10"), session(2)]);
+    problem(&world, "session s1 of NAD core/n3", "net1 has no IPv6 address to reach peer 2001:db8:30::10");
+    let compiled = compile(&world, &mut Slots::default());
+    assert_eq!((compiled.sessions.len(), compiled.tables.uplink.len()), (1, 1));
+}
+
 #[test]
 fn a_pod_with_more_routes_looks_all_destinations_up() {
     let mut world = world(&[session(1)]);
@@ -190,10 +277,16 @@ fn a_pod_with_more_routes_looks_all_destinations_up() {
         metric: 0,
     });
     let compiled = compile(&world, &mut Slots::default());
-    let target = compiled.tables.uplink.values().next().expect("an uplink").route_target();
-    assert_eq!((target.prefix, target.mask), (Be32::new(0), Be32::new(0)));
+    let uplink = compiled.tables.uplink.values().next().expect("an uplink");
+    let hop = compiled.tables.next_hops.get(&uplink.next_hop4).expect("a next hop");
+    assert!(hop.looks_up4(Be32::new(0x0a32_0001)), "all destinations");
     // On link, default, the further one, and the one known neighbour.
-    assert_eq!(compiled.tables.routes4.len(), 4);
+    assert_eq!(compiled.tables.routes.len(), 4);
+    let before = compile(&world_of_one(), &mut Slots::default()).tables;
+    let operations = diff(&before, &compiled.tables);
+    let of_sessions =
+        |it: &&Operation| matches!(it, Operation::SetUplink { .. } | Operation::SetDownlink4 { .. });
+    assert_eq!(operations.iter().filter(of_sessions).count(), 0, "no session is written: {operations:?}");
 }
 
 #[test]

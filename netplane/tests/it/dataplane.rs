@@ -57,16 +57,25 @@ fn apply(kernel: &mut BpfKernel, operations: &[Operation]) {
 }
 
 /// Every kind of entry once.
+fn prefix(text: &str) -> ipnet::IpNet {
+    text.parse().expect("a prefix")
+}
+
 fn operations(ifindex: u32) -> Vec<Operation> {
     let standard = cases::standard();
     let mut operations = vec![
         Operation::SetPort { index: 3, ifindex },
         Operation::SetNetwork { index: cases::N3, name: "core/n3".to_owned() },
-        Operation::SetRoute4 {
-            route: RoutePrefix { scope: 11, prefix: [10, 40, 0, 0].into(), prefix_len: 24 },
+        Operation::SetRoute {
+            route: RoutePrefix { scope: 11, prefix: prefix("10.40.0.0/24") },
             next_hop: NO_INDEX,
         },
-        Operation::AddPeer(PeerPrefix { network: cases::N3, prefix: [10, 30, 0, 0].into(), prefix_len: 24 }),
+        Operation::SetRoute {
+            route: RoutePrefix { scope: 11, prefix: prefix("2001:db8:40::/64") },
+            next_hop: 6,
+        },
+        Operation::AddPeer(PeerPrefix { network: cases::N3, prefix: prefix("2001:db8:30::10/128") }),
+        Operation::AddPeer(PeerPrefix { network: cases::N3, prefix: prefix("10.30.0.0/24") }),
     ];
     let next_hops = standard.next_hops.iter();
     operations.extend(next_hops.map(|(index, it)| Operation::SetNextHop { index: *index, next_hop: *it }));
@@ -75,6 +84,8 @@ fn operations(ifindex: u32) -> Vec<Operation> {
     let new_counter = true;
     let uplink = standard.uplink.iter();
     operations.extend(uplink.map(|(key, it)| Operation::SetUplink { key: *key, entry: *it, new_counter }));
+    let uplink = standard.uplink6.iter();
+    operations.extend(uplink.map(|(key, it)| Operation::SetUplink6 { key: *key, entry: *it, new_counter }));
     let downlink = standard.downlink4.iter();
     operations.extend(downlink.map(|(key, it)| Operation::SetDownlink4 {
         key: *key,
@@ -108,7 +119,12 @@ fn a_new_agent_finds_what_the_old_one_left() {
         assert_eq!(after.masters.keys().copied().collect::<Vec<_>>(), [master]);
         assert_eq!(after.networks.get(&cases::N3).map(String::as_str), Some("core/n3"));
         assert_eq!(after.uplink, cases::standard().uplink);
+        assert_eq!(after.uplink6, cases::standard().uplink6);
         assert_eq!(after.downlink4, cases::standard().downlink4);
+        let prefixes: Vec<_> = after.routes.keys().map(|it| it.prefix).collect();
+        assert_eq!(prefixes, [prefix("10.40.0.0/24"), prefix("2001:db8:40::/64")]);
+        let peers: Vec<_> = after.peers.iter().map(|it| it.prefix).collect();
+        assert_eq!(peers, [prefix("10.30.0.0/24"), prefix("2001:db8:30::10/128")]);
         assert_eq!(new.attached_mode(master), AttachedMode::Native);
         new.detach_all().expect("all removed");
         assert_eq!(new.attached_mode(master), AttachedMode::None);
@@ -124,14 +140,19 @@ fn deleting_leaves_empty_tables_and_deleting_again_is_no_error() {
         let standard = cases::standard();
         let mut deletions: Vec<_> =
             standard.uplink.keys().map(|it| Operation::DeleteUplink { key: *it }).collect();
+        deletions.extend(standard.uplink6.keys().map(|it| Operation::DeleteUplink6 { key: *it }));
         deletions.extend(standard.downlink4.keys().map(|it| Operation::DeleteDownlink4 { key: *it }));
         deletions.extend(
             standard.downlink6.keys().map(|it: &DownlinkKey6| Operation::DeleteDownlink6 { key: *it }),
         );
         deletions.extend(standard.endpoints.keys().map(|it| Operation::DeleteEndpoint { key: *it }));
-        let route = RoutePrefix { scope: 11, prefix: [10, 40, 0, 0].into(), prefix_len: 24 };
-        deletions.push(Operation::DeleteRoute4 { route });
-        let peer = PeerPrefix { network: cases::N3, prefix: [10, 30, 0, 0].into(), prefix_len: 24 };
+        let route = RoutePrefix { scope: 11, prefix: prefix("10.40.0.0/24") };
+        deletions.push(Operation::DeleteRoute { route });
+        let peer = PeerPrefix { network: cases::N3, prefix: prefix("10.30.0.0/24") };
+        deletions.push(Operation::RemovePeer(peer));
+        let route = RoutePrefix { scope: 11, prefix: prefix("2001:db8:40::/64") };
+        deletions.push(Operation::DeleteRoute { route });
+        let peer = PeerPrefix { network: cases::N3, prefix: prefix("2001:db8:30::10/128") };
         deletions.push(Operation::RemovePeer(peer));
         deletions.push(Operation::ClearNetwork { index: cases::N3 });
         for _ in 0..2 {

@@ -8,12 +8,11 @@ use aya::{Ebpf, EbpfLoader};
 use netplane::dataplane::{XDP_PROGRAM, object};
 use netplane_common::map::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NO_INDEX,
-    NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, network_counter_index,
+    NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6, network_counter_index,
 };
 use netplane_common::testing::cases::{self, IFINDEX, OTHER_PORT};
-use netplane_common::testing::tables::MapTables;
+use netplane_common::testing::tables::{MapTables, words};
 use netplane_common::verdict::Verdict;
-use netplane_common::wire::Be32;
 
 /// Of `enum xdp_action` in linux/bpf.h.
 pub(crate) fn action(verdict: Verdict) -> u32 {
@@ -52,6 +51,8 @@ where
 pub(crate) fn fill(ebpf: &mut Ebpf, tables: &MapTables) {
     let mut uplink: HashMap<_, UplinkKey, UplinkEntry> = map(ebpf, "UPLINK");
     tables.uplink.iter().for_each(|(key, value)| uplink.insert(key, value, 0).expect("UPLINK"));
+    let mut uplink6: HashMap<_, UplinkKey6, UplinkEntry> = map(ebpf, "UPLINK6");
+    tables.uplink6.iter().for_each(|(key, value)| uplink6.insert(key, value, 0).expect("UPLINK6"));
     let mut downlink4: HashMap<_, DownlinkKey4, DownlinkEntry> = map(ebpf, "DOWNLINK4");
     tables.downlink4.iter().for_each(|(key, value)| downlink4.insert(key, value, 0).expect("DOWNLINK4"));
     let mut downlink6: HashMap<_, DownlinkKey6, DownlinkEntry> = map(ebpf, "DOWNLINK6");
@@ -60,17 +61,17 @@ pub(crate) fn fill(ebpf: &mut Ebpf, tables: &MapTables) {
     tables.endpoints.iter().for_each(|(key, value)| endpoints.insert(key, value, 0).expect("ENDPOINTS"));
     let mut next_hops: Array<_, NextHop> = map(ebpf, "NEXT_HOPS");
     tables.next_hops.iter().for_each(|(index, value)| next_hops.set(*index, value, 0).expect("NEXT_HOPS"));
-    let mut routes: LpmTrie<_, RouteKey, u32> = map(ebpf, "ROUTES4");
-    for ((scope, address, len), next_hop) in &tables.routes4 {
-        let key = RouteKey { scope: *scope, destination: Be32::new(*address) };
-        routes.insert(&Key::new(32 + u32::from(*len), key), next_hop, 0).expect("ROUTES4");
+    let mut routes: LpmTrie<_, RouteKey, u32> = map(ebpf, "ROUTES");
+    for ((scope, address, len), next_hop) in &tables.routes {
+        let key = RouteKey { scope: *scope, destination: words(*address) };
+        routes.insert(&Key::new(32 + u32::from(*len), key), next_hop, 0).expect("ROUTES");
     }
     let mut routers: Array<_, Router> = map(ebpf, "ROUTERS");
     let router = tables.routers.get(&cases::SCOPE).copied().unwrap_or_default();
     routers.set(cases::SCOPE, router, 0).expect("ROUTERS");
     let mut peers: LpmTrie<_, PeerKey, u8> = map(ebpf, "PEERS");
     for (network, address, len) in tables.peers.keys() {
-        let key = PeerKey { network: *network, address: Be32::new(*address) };
+        let key = PeerKey { network: *network, address: words(*address) };
         peers.insert(&Key::new(32 + u32::from(*len), key), 1, 0).expect("PEERS");
     }
 }
@@ -79,20 +80,22 @@ pub(crate) fn fill(ebpf: &mut Ebpf, tables: &MapTables) {
 pub(crate) fn empty(ebpf: &mut Ebpf, tables: &MapTables) {
     let mut uplink: HashMap<_, UplinkKey, UplinkEntry> = map(ebpf, "UPLINK");
     tables.uplink.keys().for_each(|key| uplink.remove(key).expect("UPLINK"));
+    let mut uplink6: HashMap<_, UplinkKey6, UplinkEntry> = map(ebpf, "UPLINK6");
+    tables.uplink6.keys().for_each(|key| uplink6.remove(key).expect("UPLINK6"));
     let mut downlink4: HashMap<_, DownlinkKey4, DownlinkEntry> = map(ebpf, "DOWNLINK4");
     tables.downlink4.keys().for_each(|key| downlink4.remove(key).expect("DOWNLINK4"));
     let mut downlink6: HashMap<_, DownlinkKey6, DownlinkEntry> = map(ebpf, "DOWNLINK6");
     tables.downlink6.keys().for_each(|key| downlink6.remove(key).expect("DOWNLINK6"));
     let mut endpoints: HashMap<_, EndpointKey, EndpointEntry> = map(ebpf, "ENDPOINTS");
     tables.endpoints.keys().for_each(|key| endpoints.remove(key).expect("ENDPOINTS"));
-    let mut routes: LpmTrie<_, RouteKey, u32> = map(ebpf, "ROUTES4");
-    for (scope, address, len) in tables.routes4.keys() {
-        let key = RouteKey { scope: *scope, destination: Be32::new(*address) };
-        routes.remove(&Key::new(32 + u32::from(*len), key)).expect("ROUTES4");
+    let mut routes: LpmTrie<_, RouteKey, u32> = map(ebpf, "ROUTES");
+    for (scope, address, len) in tables.routes.keys() {
+        let key = RouteKey { scope: *scope, destination: words(*address) };
+        routes.remove(&Key::new(32 + u32::from(*len), key)).expect("ROUTES");
     }
     let mut peers: LpmTrie<_, PeerKey, u8> = map(ebpf, "PEERS");
     for (network, address, len) in tables.peers.keys() {
-        let key = PeerKey { network: *network, address: Be32::new(*address) };
+        let key = PeerKey { network: *network, address: words(*address) };
         peers.remove(&Key::new(32 + u32::from(*len), key)).expect("PEERS");
     }
 }
