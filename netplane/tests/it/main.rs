@@ -29,6 +29,7 @@ mod dataplane;
 mod demo;
 mod harness;
 mod install;
+mod ipv6;
 mod kubelet;
 mod program;
 mod recorded;
