@@ -10,6 +10,7 @@ pub mod perform;
 pub mod places;
 pub mod plan;
 pub mod record;
+mod settle;
 pub mod status;
 pub mod store;
 mod to_multus;

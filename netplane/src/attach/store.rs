@@ -3,10 +3,11 @@
 
 use super::AttachError;
 use super::record::{AttachmentRecord, RECORD_VERSION};
+use super::settle::Unsettled;
 use crate::plugins::lock::{self, FileLock, LockError};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct RecordStore {
     folder: PathBuf,
+    unsettled: Unsettled,
 }
 
 /// What there is for a container's interface.
@@ -29,7 +31,14 @@ pub enum Found {
 
 impl RecordStore {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), unsettled: Unsettled::default() }
+    }
+
+    /// What was saved for good and removed outlives a power cut, too, in a moment: a child waits for the disk.
+    /// To be called last, with all locks given back and stdin, stdout and stderr closed: the child has
+    /// what this process has.
+    pub fn settle(&self) {
+        self.unsettled.settle();
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -89,8 +98,8 @@ impl RecordStore {
         read(&self.path(container_id, interface))
     }
 
-    /// Writes a record in place of the old one. `durable`: it is there after a power cut as well, for which
-    /// the disk is waited for; else after everything but a power cut.
+    /// Writes a record in place of the old one. It is there after everything but a power cut; `durable`: after
+    /// [`settle`](Self::settle), after a power cut as well.
     ///
     /// # Errors
     /// The folder or the file cannot be written; the old record is unchanged then.
@@ -99,12 +108,14 @@ impl RecordStore {
         let failed = |source| AttachError::File { operation: "write", path: path.clone(), source };
         // Not `.json`: readers of the folder pass over it.
         let temporary = path.with_extension("tmp");
-        let written = write(&temporary, record, durable).and_then(|()| fs::rename(&temporary, &path));
+        let written = write(&temporary, record).and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        written.map_err(failed)?;
-        if durable { sync_folder(&self.folder).map_err(failed) } else { Ok(()) }
+        if durable {
+            self.unsettled.add(&self.folder, Some(&path));
+        }
+        written.map_err(failed)
     }
 
     /// Removes a record, and what a process that died while it wrote one has left. One that is not there is
@@ -122,11 +133,10 @@ impl RecordStore {
             }
             Err(_) => Ok(()),
             // Else a power cut could bring it back, and the agent would see a pod that is gone.
-            Ok(()) => sync_folder(&self.folder).map_err(|source| AttachError::File {
-                operation: "remove",
-                path,
-                source,
-            }),
+            Ok(()) => {
+                self.unsettled.add(&self.folder, None);
+                Ok(())
+            }
         }
     }
 
@@ -258,15 +268,10 @@ fn read(path: &Path) -> Result<Found, AttachError> {
     }
 }
 
-fn write(path: &Path, record: &AttachmentRecord, durable: bool) -> io::Result<()> {
+fn write(path: &Path, record: &AttachmentRecord) -> io::Result<()> {
     // For root only: configurations of plugins may hold secrets.
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    if durable { file.sync_all() } else { Ok(()) }
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    file.write_all(&serde_json::to_vec(record)?)
 }
 
 /// Why a record's text is not used.

@@ -49,7 +49,7 @@ pub fn run() -> ExitCode {
     );
     let _entered = call.entered();
     tracing::info!("begins");
-    let answer = match read {
+    let (answer, records) = match read {
         Ok(_) => answer(&|name| std::env::var_os(name), &stdin),
         Err(source) => Err((Version::NEWEST.name().to_owned(), CniError::stdin(&source))),
     };
@@ -65,12 +65,32 @@ pub fn run() -> ExitCode {
         }
     };
     // A runtime that does not listen any more has no use for an error either.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    if let Some(records) = records {
+        // All has been said: who reads it need not wait for the disk.
+        for stream in [0, 1, 2] {
+            let _ = nix::unistd::close(stream);
+        }
+        records.settle();
+    }
     code
 }
 
 /// The answer, or an error with the version to write it in.
-fn answer(env: &dyn Fn(&str) -> Option<OsString>, stdin: &[u8]) -> Result<Option<Value>, (String, CniError)> {
+type Answer = Result<Option<Value>, (String, CniError)>;
+
+/// The answer, and what is to be settled when it is out.
+fn answer(env: &dyn Fn(&str) -> Option<OsString>, stdin: &[u8]) -> (Answer, Option<RecordStore>) {
+    let mut records = None;
+    (answer_with(env, stdin, &mut records), records)
+}
+
+fn answer_with(
+    env: &dyn Fn(&str) -> Option<OsString>,
+    stdin: &[u8],
+    records: &mut Option<RecordStore>,
+) -> Answer {
     let asked = serde_json::from_slice::<Value>(stdin).ok();
     let asked = asked.as_ref().and_then(|it| it.get("cniVersion")?.as_str()).filter(|it| !it.is_empty());
     let fallback = asked.unwrap_or(Version::NEWEST.name()).to_owned();
@@ -83,17 +103,17 @@ fn answer(env: &dyn Fn(&str) -> Option<OsString>, stdin: &[u8]) -> Result<Option
         })));
     }
     let config = Config::read(stdin).map_err(with_version)?;
-    dispatch(&request, &config).map_err(with_version)
+    let records = records.insert(RecordStore::new(&config.cni_dir));
+    dispatch(&request, &config, records).map_err(with_version)
 }
 
-fn dispatch(request: &Request, config: &Config) -> Result<Option<Value>, CniError> {
-    let records = RecordStore::new(&config.cni_dir);
+fn dispatch(request: &Request, config: &Config, records: &RecordStore) -> Result<Option<Value>, CniError> {
     match request.command {
-        Command::Add => return add(request, config, &records).map(Some),
-        Command::Del => del(request, config, &records)?,
-        Command::Check => check(request, config, &records)?,
+        Command::Add => return add(request, config, records).map(Some),
+        Command::Del => del(request, config, records)?,
+        Command::Check => check(request, config, records)?,
         Command::Status => status::status(request, config, &cluster(config))?,
-        Command::Gc => gc(request, config, &records)?,
+        Command::Gc => gc(request, config, records)?,
         Command::Version => {}
     }
     Ok(None)
@@ -236,7 +256,7 @@ mod tests {
     fn call(env: &[(&str, &str)], stdin: &str) -> Result<Option<Value>, (String, CniError)> {
         let get =
             |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-        answer(&get, stdin.as_bytes())
+        answer(&get, stdin.as_bytes()).0
     }
 
     const ADD: [(&str, &str); 5] = [
@@ -279,7 +299,7 @@ mod tests {
         assert_eq!(error(&ADD, "{").1, 6);
         let bytes = std::os::unix::ffi::OsStringExt::from_vec(vec![b'/', 0xff]);
         let env = |name: &str| (name == "CNI_NETNS").then(|| OsString::clone(&bytes));
-        let (_, wrong) = answer(&env, b"{}").expect_err("not UTF-8");
+        let (_, wrong) = answer(&env, b"{}").0.expect_err("not UTF-8");
         assert_eq!((wrong.code, wrong.message.as_str()), (4, "CNI_NETNS is \"/\\xFF\", not UTF-8"));
         let (version, code, message) = error(&ADD, r#"{"cniVersion":"9.0.0","name":"x","type":"netplane"}"#);
         assert_eq!((version.as_str(), code), ("9.0.0", 1));

@@ -16,6 +16,7 @@ mod attach_keys;
 mod attach_killed;
 mod attach_multus;
 mod attach_select;
+mod attach_power_cut;
 mod attach_trouble;
 mod attach_upkeep;
 mod attach_verbs;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use xtask::toolchain::on_path;
 
 /// What the labs, the demo and the tests run, beside what every Debian system has.
-const LAB: [Need; 11] = [
+const LAB: [Need; 12] = [
     Need { package: "iproute2", why: "the labs' namespaces and interfaces (ip)" },
     Need { package: "ethtool", why: "GRO on veth, without which redirected frames are dropped" },
     Need { package: "util-linux", why: "entering namespaces (nsenter, unshare)" },
@@ -21,6 +21,7 @@ const LAB: [Need; 11] = [
         why: "bridge and ptp as default networks, and to compare with",
     },
     Need { package: "strace", why: "ending a process before a chosen system call" },
+    Need { package: "e2fsprogs", why: "file systems whose power is cut" },
     Need { package: "tshark", why: "independent eyes on every packet of the tests" },
     Need { package: "tcpdump", why: "looking around in a lab that was kept" },
     Need { package: "bpftool", why: "looking at programs and maps in the kernel" },
