@@ -52,6 +52,7 @@ impl Api {
 
     /// As [`Api::open`], by what a kubeconfig says; `path` is what errors name.
     fn by(kubeconfig: Kubeconfig, path: &Path) -> Result<Self, ClusterError> {
+        super::names::from_hosts_and_dns();
         let failed = |problem: String| ClusterError::Kubeconfig { path: path.to_owned(), problem };
         let names_proxy = |it: &Kubeconfig| {
             it.clusters.iter().filter_map(|it| it.cluster.as_ref()).any(|it| it.proxy_url.is_some())

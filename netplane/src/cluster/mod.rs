@@ -8,6 +8,7 @@ mod api;
 pub mod cache;
 pub mod claims;
 mod error;
+mod names;
 mod objects;
 mod report;
 

@@ -3,6 +3,7 @@
 
 mod agent;
 mod faults;
+mod names;
 mod read;
 mod write;
 
