@@ -12,6 +12,9 @@ mod readiness;
 mod request;
 mod status;
 
+mod turn;
+
+pub use checked::{Checked, check_configuration};
 use crate::attach::detach;
 use crate::attach::gc;
 use crate::attach::multus::MultusCaches;
@@ -36,6 +39,9 @@ use std::process::ExitCode;
 /// Runs the plugin as a container runtime calls it. The only writer of stdout.
 pub fn run() -> ExitCode {
     let mut stdin = Vec::new();
+    // First of all, and kept to the end: a call that waits has hardly any memory of its own.
+    let takes_turns = std::env::var_os("CNI_COMMAND").is_some_and(|it| it == "ADD" || it == "DEL");
+    let _turn = takes_turns.then(turn::take);
     let read = std::io::stdin().read_to_end(&mut stdin);
     log::start(&stdin);
     let env = |name: &str| std::env::var(name).unwrap_or_default();

@@ -7,9 +7,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-/// Bytes for 200 processes that are all there at once, of a binary with debug assertions: half a MiB each,
-/// a quarter of it page tables and stacks in the kernel, and the kernel's part of 400 interfaces.
-const LIMIT: u64 = 128 << 20;
+/// Bytes for 200 processes that are all there at once, most of them waiting for their turn with a sixth of a MiB, and
+/// for the kernel's part of 400 interfaces.
+const LIMIT: u64 = 64 << 20;
 
 /// A memory cgroup of its own, version 2 where memory is there, else version 1.
 struct Cgroup(PathBuf);
