@@ -29,10 +29,13 @@ enum Command {
     Install(Box<install::InstallArguments>),
     /// Show what the agent forwards, and what is wrong.
     Status(StatusArguments),
-    /// Check NAD files before they are applied.
+    /// Check files with NADs, pods and what makes pods, and CNI configurations, before they are applied.
     Lint {
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Fail for warnings, too: what Multus passes over in silence, and `strictSelections` refuses.
+        #[arg(long)]
+        strict: bool,
     },
 }
 
@@ -91,7 +94,7 @@ pub fn run() -> ExitCode {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Install(arguments) => install::run(*arguments),
         Command::Status(arguments) => status::run(&arguments),
-        Command::Lint { files } => lint::run(&files),
+        Command::Lint { files, strict } => lint::run(&files, strict),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

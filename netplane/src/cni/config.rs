@@ -50,7 +50,7 @@ pub(super) struct Config {
     pub(super) system_namespaces: Vec<String>,
     pub(super) multus_namespace: String,
     pub(super) cluster_network: Option<String>,
-    delegates: Vec<Value>,
+    pub(super) delegates: Vec<Value>,
     /// What the runtime passes, by capability: for the default network (NPWG standard §7.5).
     pub(super) runtime_config: Map<String, Value>,
     /// Own key: selections are read as the standard says, and not as Multus does.
@@ -259,15 +259,34 @@ fn chain_name(name: String) -> Result<String, CniError> {
     Err(CniError::config(format!("auxiliaryCNIChainName is \"{name}\", should be {form}")))
 }
 
+/// Every key whose value is of a wrong type, with what is wrong.
+pub(super) fn problems_by_key(object: &Map<String, Value>) -> Vec<(String, String)> {
+    let problem = |(key, value): (&String, &Value)| {
+        let error = serde_json::from_value::<Raw>(single(key, value)).err()?;
+        Some((key.clone(), format!("{key} is {value}: {error}")))
+    };
+    object.iter().filter_map(problem).collect()
+}
+
+/// Keys that neither CNI nor netplane reads.
+pub(super) fn unknown_keys(object: &Map<String, Value>) -> Vec<String> {
+    let others = serde_json::from_value::<Raw>(Value::Object(object.clone())).map(|it| it.others);
+    let others = others.unwrap_or_default().into_iter().map(|(key, _)| key);
+    others.filter(|it| !CNI_KEYS.contains(&it.as_str())).collect()
+}
+
+/// A configuration with one key.
+fn single(key: &str, value: &Value) -> Value {
+    Value::Object(Map::from_iter([(key.to_owned(), value.clone())]))
+}
+
 /// Reads the configuration; an error names the key and its value.
 fn read_by_key(object: &Map<String, Value>) -> Result<Raw, CniError> {
     let read = serde_json::from_value(Value::Object(object.clone()));
     read.map_err(|error| {
         // serde does not say which key it was at: try them one by one.
-        let culprit = object.iter().find(|(key, value)| {
-            let single = Map::from_iter([((*key).clone(), (*value).clone())]);
-            serde_json::from_value::<Raw>(Value::Object(single)).is_err()
-        });
+        let culprit =
+            object.iter().find(|(key, value)| serde_json::from_value::<Raw>(single(key, value)).is_err());
         let problem = culprit.map_or(error.to_string(), |(key, value)| format!("{key} is {value}: {error}"));
         CniError::config(problem)
     })

@@ -1,5 +1,6 @@
 //! The CNI protocol: environment and stdin in, one JSON document on stdout out.
 
+mod checked;
 mod config;
 mod device;
 mod error;
@@ -11,10 +12,10 @@ mod pod;
 mod readiness;
 mod request;
 mod status;
-
 mod turn;
 
 pub use checked::{Checked, check_configuration};
+
 use crate::attach::detach;
 use crate::attach::gc;
 use crate::attach::multus::MultusCaches;
@@ -38,10 +39,10 @@ use std::process::ExitCode;
 
 /// Runs the plugin as a container runtime calls it. The only writer of stdout.
 pub fn run() -> ExitCode {
-    let mut stdin = Vec::new();
     // First of all, and kept to the end: a call that waits has hardly any memory of its own.
     let takes_turns = std::env::var_os("CNI_COMMAND").is_some_and(|it| it == "ADD" || it == "DEL");
     let _turn = takes_turns.then(turn::take);
+    let mut stdin = Vec::new();
     let read = std::io::stdin().read_to_end(&mut stdin);
     log::start(&stdin);
     let env = |name: &str| std::env::var(name).unwrap_or_default();
@@ -57,7 +58,7 @@ pub fn run() -> ExitCode {
     tracing::info!("begins");
     let (answer, records) = match read {
         Ok(_) => answer(&|name| std::env::var_os(name), &stdin),
-        Err(source) => Err((Version::NEWEST.name().to_owned(), CniError::stdin(&source))),
+        Err(source) => (Err((Version::NEWEST.name().to_owned(), CniError::stdin(&source))), None),
     };
     let (text, code) = match answer {
         Ok(value) => {

@@ -13,12 +13,9 @@ use crate::attach::plan::{self, Delegate, Overrides, Wanted};
 use crate::attach::store::RecordStore;
 use crate::cluster::{Cluster, ClusterError};
 use crate::nad::dir;
-use crate::nad::selection::{self, NETWORKS_ANNOTATION, NetworkSelection};
+use crate::nad::selection::{self, DEFAULT_NETWORK_ANNOTATION, NETWORKS_ANNOTATION, NetworkSelection};
 use crate::nad::{Nad, NetworkName};
 use std::cell::RefCell;
-
-/// The annotation that puts a NAD in place of the configuration's default network (Multus).
-const DEFAULT_NETWORK_ANNOTATION: &str = "v1.multus-cni.io/default-network";
 
 /// The networks of one ADD.
 pub(super) struct Networks<'a> {

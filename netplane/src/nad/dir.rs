@@ -111,7 +111,11 @@ struct Spec {
     config: String,
 }
 
-fn parse(document: serde_json::Value) -> Result<Option<Nad>, String> {
+/// A NAD out of one document; nothing for an object of another kind.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(document: serde_json::Value) -> Result<Option<Nad>, String> {
     if document.get("kind").and_then(serde_json::Value::as_str) != Some(KIND) {
         return Ok(None);
     }

@@ -11,6 +11,9 @@ use std::net::IpAddr;
 /// The annotation that selects a pod's networks.
 pub const NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
 
+/// The annotation that puts a NAD in place of the configuration's default network (Multus).
+pub const DEFAULT_NETWORK_ANNOTATION: &str = "v1.multus-cni.io/default-network";
+
 /// Longest interface name, without its final zero byte (`IFNAMSIZ` of linux/if.h).
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -91,17 +94,61 @@ pub enum SelectionError {
 /// # Errors
 /// Which entry and key is wrong, and what would be right.
 pub fn parse(annotation: &str, pod_namespace: &str) -> Result<Vec<NetworkSelection>, SelectionError> {
-    let annotation = annotation.trim();
-    if annotation.is_empty() {
-        return Ok(Vec::new());
+    match Form::of(annotation)? {
+        Form::Json(entries) => {
+            (1..).zip(&entries).map(|(number, it)| entry::read(number, it, pod_namespace)).collect()
+        }
+        Form::Short(entries) => entries.into_iter().map(|it| from_short(it, pod_namespace)).collect(),
     }
-    // As Multus tells the forms apart: none of these is in a name.
-    if annotation.contains(['[', '{', '"']) {
-        let entries: Vec<Map<String, Value>> =
-            serde_json::from_str(annotation).map_err(SelectionError::Json)?;
-        return (1..).zip(&entries).map(|(number, it)| entry::read(number, it, pod_namespace)).collect();
+}
+
+/// All that is wrong with the annotation, and not only the first thing; and what can be read of it.
+pub fn check(annotation: &str, pod_namespace: &str) -> (Vec<NetworkSelection>, Vec<SelectionError>) {
+    let entries: Vec<Result<_, Vec<_>>> = match Form::of(annotation) {
+        Err(error) => return (Vec::new(), vec![error]),
+        Ok(Form::Json(entries)) => {
+            (1..).zip(&entries).map(|(number, it)| entry::check(number, it, pod_namespace)).collect()
+        }
+        Ok(Form::Short(entries)) => {
+            entries.into_iter().map(|it| from_short(it, pod_namespace).map_err(|it| vec![it])).collect()
+        }
+    };
+    let (mut selections, mut errors) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match entry {
+            Ok(selection) => selections.push(selection),
+            Err(wrong) => errors.extend(wrong),
+        }
     }
-    annotation.split(',').map(|it| from_short(it.trim(), pod_namespace)).collect()
+    (selections, errors)
+}
+
+/// Keys of the JSON form that nobody reads, by entry (from 1): misspelt, or of a later standard.
+pub fn unknown_keys(annotation: &str) -> Vec<(usize, String)> {
+    let Ok(Form::Json(entries)) = Form::of(annotation) else { return Vec::new() };
+    let of_entry =
+        |(number, entry)| entry::unknown_keys(entry).into_iter().map(move |it| (number, it.to_owned()));
+    (1..).zip(&entries).flat_map(of_entry).collect()
+}
+
+/// The two forms of the annotation.
+enum Form<'a> {
+    Json(Vec<Map<String, Value>>),
+    Short(Vec<&'a str>),
+}
+
+impl<'a> Form<'a> {
+    fn of(annotation: &'a str) -> Result<Self, SelectionError> {
+        let annotation = annotation.trim();
+        if annotation.is_empty() {
+            return Ok(Self::Short(Vec::new()));
+        }
+        // As Multus tells the forms apart: none of these is in a name.
+        if annotation.contains(['[', '{', '"']) {
+            return serde_json::from_str(annotation).map(Self::Json).map_err(SelectionError::Json);
+        }
+        Ok(Self::Short(annotation.split(',').map(str::trim).collect()))
+    }
 }
 
 /// `[namespace/]name[@interface]`.

@@ -33,5 +33,6 @@ mod install;
 mod ipv6;
 mod kubelet;
 mod program;
+mod lint;
 mod recorded;
 mod router;

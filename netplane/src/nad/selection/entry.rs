@@ -14,6 +14,23 @@ const DEFAULT_BURST: u64 = i32::MAX as u64;
 /// The bandwidth plugin takes bursts of less than 2³² bytes.
 const MAX_BURST: u64 = 8 * (u32::MAX as u64) - 1;
 
+/// All keys that are read.
+const KEYS: [&str; 13] = [
+    "name",
+    "namespace",
+    "interface",
+    "interfaceRequest",
+    "ips",
+    "mac",
+    "infiniband-guid",
+    "portMappings",
+    "bandwidth",
+    "deviceID",
+    "cni-args",
+    "ipam-claim-reference",
+    "default-route",
+];
+
 const MAC: &str = "should be a MAC like \"02:00:00:00:00:01\"";
 const ADDRESS: &str = "should be an address, with or without prefix length, like \"10.0.0.5/24\"";
 
@@ -53,6 +70,35 @@ pub(super) fn read(
         return Err(entry.wrong("ipam-claim-reference", problem));
     }
     Ok(selection)
+}
+
+/// Every key that is wrong.
+pub(super) fn check(
+    number: usize,
+    object: &Map<String, Value>,
+    pod_namespace: &str,
+) -> Result<NetworkSelection, Vec<SelectionError>> {
+    let is_name = |key: &str| matches!(key, "name" | "namespace");
+    let mut errors = Vec::new();
+    for key in object.keys().filter(|it| !is_name(it)) {
+        let single = object.iter().filter(|(it, _)| is_name(it) || *it == key);
+        let single = single.map(|(key, it)| (key.clone(), it.clone())).collect();
+        errors.extend(read(number, &single, pod_namespace).err());
+    }
+    // Without a name each key's own reading says the same.
+    errors.dedup_by_key(|it| it.to_string());
+    match read(number, object, pod_namespace) {
+        Ok(selection) if errors.is_empty() => Ok(selection),
+        // What two keys are together.
+        Err(error) if errors.is_empty() => Err(vec![error]),
+        _ => Err(errors),
+    }
+}
+
+/// Keys of an entry that mean nothing here: outside the standard, and without a dot.
+pub(super) fn unknown_keys(object: &Map<String, Value>) -> Vec<&str> {
+    let known = |key: &str| KEYS.contains(&key) || key.contains('.');
+    object.keys().map(String::as_str).filter(|it| !known(it)).collect()
 }
 
 /// An entry, and how errors name it.
