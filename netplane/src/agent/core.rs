@@ -100,6 +100,7 @@ impl<K: Kernel> Core<K> {
                 let problem = Problem { object: format!("watch of the cluster's {what}"), message };
                 self.source_problems.insert(what, vec![problem]);
             }
+            Fact::Unattached(problems) => drop(self.source_problems.insert("unattached", problems)),
             Fact::Records(records, problems) => {
                 self.ground.records(records.keys());
                 self.records(&records);

@@ -3,7 +3,9 @@
 
 use super::metrics::Metrics;
 use super::reports::Reports;
+use super::unattached::Watchman;
 use super::{AgentError, Event, Options, metrics, socket, start_thread};
+use crate::cluster::Reporter;
 use crate::sources;
 use crate::sources::cluster::{self, View};
 use std::future::pending;
@@ -34,12 +36,19 @@ pub(super) fn start(
             let reports =
                 Reports::new(place.access.clone(), view.clone(), &options.record_dir, counters.clone());
             let reports = Arc::new(reports);
+            let watchman = Watchman::new(
+                Reporter::new(place.access.clone()),
+                view.clone(),
+                &options.record_dir,
+                counters.clone(),
+                options.unattached_after,
+            );
             let router = socket::router(events, counters, Some((view.clone(), reports.clone())));
             let follow = async {
                 cluster::follow(place, &view, &facts, &|| reports.recover()).await;
                 pending::<()>().await;
             };
-            tokio::join!(socket::serve(listener, router), scrapes, follow);
+            tokio::join!(socket::serve(listener, router), scrapes, follow, watchman.run(&facts));
         });
     })
 }

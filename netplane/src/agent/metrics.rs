@@ -11,6 +11,7 @@ use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -29,6 +30,7 @@ pub(super) struct Metrics {
     registry: Registry,
     attach_events: Family<Reason, Counter>,
     statuses: Counter,
+    unattached: Gauge,
 }
 
 impl Metrics {
@@ -44,7 +46,10 @@ impl Metrics {
         let statuses = Counter::default();
         let help = "Times that the agent wrote a pod's network-status";
         registry.register("network_status_written", help, statuses.clone());
-        Self { registry, attach_events, statuses }
+        let unattached = Gauge::default();
+        let help = "Pods of this node that run without the networks that they select";
+        registry.register("unattached_pods", help, unattached.clone());
+        Self { registry, attach_events, statuses, unattached }
     }
 
     /// Events of a report.
@@ -53,6 +58,11 @@ impl Metrics {
             let reason = REASONS.into_iter().find(|it| *it == event.reason).unwrap_or(OTHER);
             self.attach_events.get_or_create(&[("reason", reason)]).inc();
         }
+    }
+
+    /// So many pods run without their networks now.
+    pub(super) fn unattached(&self, pods: usize) {
+        self.unattached.set(i64::try_from(pods).unwrap_or(i64::MAX));
     }
 
     /// A `network-status` is in the cluster.

@@ -12,6 +12,7 @@ mod observers;
 mod reports;
 mod socket;
 pub mod status;
+mod unattached;
 
 pub use lock::LockError;
 
@@ -40,6 +41,8 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
     /// The cluster to follow, if any.
     pub cluster: Option<Place>,
+    /// How long a pod may run without the networks that it selects before that is said.
+    pub unattached_after: Duration,
 }
 
 /// Why the agent does not run.

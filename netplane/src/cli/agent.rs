@@ -5,6 +5,7 @@ use crate::agent::{self, AgentError, Options};
 use crate::dataplane::{BpfKernel, Kernel, KernelError};
 use crate::sources::cluster::Place;
 use anyhow::{Context, Result, anyhow};
+use std::time::Duration;
 
 pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
     // kube logs each failed request on its own, beside what we say of it.
@@ -25,6 +26,7 @@ pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
         socket: arguments.socket.clone(),
         metrics: arguments.metrics,
         cluster,
+        unattached_after: Duration::from_secs(arguments.unattached_after),
     };
     match agent::run(&options, || BpfKernel::open(&arguments.bpffs)) {
         Err(AgentError::Kernel(error)) => Err(with_remedy(error)),

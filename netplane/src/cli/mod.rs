@@ -58,6 +58,9 @@ struct AgentArguments {
     /// The pods' `spec.nodeName` here; the host's name in lower case, if not given.
     #[arg(long, env = "NODE_NAME")]
     node_name: Option<String>,
+    /// Seconds that a pod may run without the networks that it selects before that is said on it.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    unattached_after: u64,
     /// Folder of the pins, on a BPF file system; one is mounted if there is none.
     #[arg(long, default_value = "/sys/fs/bpf/netplane")]
     bpffs: PathBuf,

@@ -74,9 +74,12 @@ pub const FAILED_ADD_INTERFACE: &str = "FailedAddInterface";
 /// What `strictSelections` would refuse; ours.
 pub const SELECTION_PASSED_OVER: &str = "SelectionPassedOver";
 
+/// A pod runs without the networks that it selects; ours, and the agent's.
+pub const NOT_ATTACHED: &str = "NotAttached";
+
 /// All reasons of events.
-pub const REASONS: [&str; 4] =
-    [ADDED_INTERFACE, NO_NETWORK_FOUND, FAILED_ADD_INTERFACE, SELECTION_PASSED_OVER];
+pub const REASONS: [&str; 5] =
+    [ADDED_INTERFACE, NO_NETWORK_FOUND, FAILED_ADD_INTERFACE, SELECTION_PASSED_OVER, NOT_ATTACHED];
 
 /// Answers as long as the agent's loop turns.
 pub const STATUS_PATH: &str = "/v1/status";

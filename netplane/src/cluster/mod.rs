@@ -14,6 +14,7 @@ mod report;
 
 pub use access::Access;
 pub use error::{ClusterError, chain};
+pub use objects::Running;
 pub use report::Reporter;
 
 use crate::nad::{Nad, NetworkName};

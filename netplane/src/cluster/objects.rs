@@ -24,6 +24,37 @@ const MOST_CONFLICTS: u32 = 5;
 /// Of an event's name, which has 253 characters at most and ends in a dot and 16 digits.
 const LONGEST_PREFIX: usize = 236;
 
+/// Whether a pod runs, and with which networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// It has an address and containers that run, and nobody has written what it is attached to.
+    WithoutNetworks,
+    /// It has a `network-status`, or it is in the node's own network.
+    OtherwiseAttached,
+    /// It has no sandbox yet, has ended, is about to go, or is another pod by now.
+    No,
+}
+
+impl Running {
+    fn of(pod: &DynamicObject, uid: Option<&str>) -> Self {
+        let at = |pointer: &str| pod.data.pointer(pointer);
+        let annotations = pod.metadata.annotations.as_ref();
+        let is_same = uid.is_none_or(|it| pod.metadata.uid.as_deref() == Some(it));
+        if !is_same || pod.metadata.deletion_timestamp.is_some() {
+            return Self::No;
+        }
+        if at("/spec/hostNetwork") == Some(&Value::Bool(true))
+            || annotations.is_some_and(|it| it.contains_key(NETWORK_STATUS_ANNOTATION))
+        {
+            return Self::OtherwiseAttached;
+        }
+        // Kubelet writes the address when the sandbox is there, and with it the networks are.
+        let has_address = at("/status/podIP").and_then(Value::as_str).is_some_and(|it| !it.is_empty());
+        let is_running = at("/status/phase") == Some(&json!("Running"));
+        if has_address && is_running { Self::WithoutNetworks } else { Self::No }
+    }
+}
+
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
@@ -46,6 +77,13 @@ impl Api {
             annotations: it.metadata.annotations.unwrap_or_default(),
             uid: it.metadata.uid.unwrap_or_default(),
         }))
+    }
+
+    /// Whether the pod runs without networks.
+    pub(super) async fn running(&self, pod: &PodName) -> Result<Running, ClusterError> {
+        let pods = self.pods(&pod.namespace);
+        let found = self.call(&format!("GET pod {pod}"), || pods.get_opt(&pod.name)).await?;
+        Ok(found.map_or(Running::No, |it| Running::of(&it, pod.uid.as_deref())))
     }
 
     /// A NAD; `None` where there is none.

@@ -5,7 +5,7 @@ use super::access::Access;
 use super::api::Api;
 use super::cache::{PodEvent, PodReport};
 use super::error::ClusterError;
-use super::objects::Written;
+use super::objects::{Running, Written};
 use super::{MOST_CONNECTIONS, PodName};
 use futures::StreamExt;
 use kube::runtime::watcher::DefaultBackoff;
@@ -90,18 +90,33 @@ impl Reporter {
         super::check_name(pod)?;
         // Never closed, so a turn comes.
         let _turn = self.turns.acquire().await;
+        write(&*self.api()?, pod, report).await
+    }
+
+    /// Whether a pod runs without networks; asked once.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn running(&self, pod: &PodName) -> Result<Running, ClusterError> {
+        super::check_name(pod)?;
+        let answer = self.api()?.running(pod).await;
+        if answer.is_err() {
+            self.api.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        answer
+    }
+
+    /// The connection that there is, or a new one.
+    fn api(&self) -> Result<Arc<Api>, ClusterError> {
         let known = self.api.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let api = match known {
-            Some(api) => api,
-            None => {
-                let mut api = self.access.open()?;
-                // The next try is ours, if it is still wanted then.
-                api.tries = 1;
-                let api = Arc::new(api);
-                self.api.lock().unwrap_or_else(PoisonError::into_inner).replace(api.clone());
-                api
-            }
-        };
-        write(&api, pod, report).await
+        if let Some(api) = known {
+            return Ok(api);
+        }
+        let mut api = self.access.open()?;
+        // The next try is ours, if it is still wanted then.
+        api.tries = 1;
+        let api = Arc::new(api);
+        self.api.lock().unwrap_or_else(PoisonError::into_inner).replace(api.clone());
+        Ok(api)
     }
 }

@@ -11,7 +11,7 @@ use crate::nad::Nad;
 use crate::nad::dir::Loaded;
 use crate::netlink::link::Link;
 use crate::netlink::observe::Snapshot;
-use crate::world::ContainerKey;
+use crate::world::{ContainerKey, Problem};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,8 @@ pub enum Fact {
     ClusterNads(Vec<Nad>),
     /// A watch of the cluster, by what it is of, does not work; or works again.
     ClusterProblem(&'static str, Option<String>),
+    /// All pods that run without the networks that they select.
+    Unattached(Vec<Problem>),
     /// All complete attachment records by name, and what is wrong with others.
     Records(BTreeMap<ContainerKey, AttachmentRecord>, Vec<String>),
     /// All links of the node's own namespace.

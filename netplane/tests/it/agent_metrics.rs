@@ -21,7 +21,7 @@ fn get(mut stream: impl Read + Write, path: &str) -> String {
     text
 }
 
-fn over_socket(lab: &Lab) -> String {
+pub(crate) fn over_socket(lab: &Lab) -> String {
     let stream = UnixStream::connect(lab.socket()).expect("the socket");
     stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
     get(stream, "/metrics")
@@ -36,7 +36,7 @@ fn connect(lab: &Lab) -> std::io::Result<TcpStream> {
 
 /// The value of a counter.
 #[track_caller]
-fn count(answer: &str, sample: &str) -> u64 {
+pub(crate) fn count(answer: &str, sample: &str) -> u64 {
     let line = answer.lines().find_map(|it| it.strip_prefix(sample)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {sample} in {answer}")).parse().expect("a number")
 }
@@ -50,7 +50,7 @@ fn events(answer: &str) -> [u64; 4] {
 
 /// Waits for an event on the pod.
 #[track_caller]
-fn until_posted(server: &ApiServer, reason: &str, text: &str) {
+pub(crate) fn until_posted(server: &ApiServer, reason: &str, text: &str) {
     let is_it = |it: &serde_json::Value| {
         it["reason"] == reason && it["message"].as_str().is_some_and(|it| it.contains(text))
     };

@@ -44,6 +44,16 @@ impl View {
         matches!(self.pods.get(&key(namespace, name)), Found::Yes(entry) if !entry.has_status)
     }
 
+    /// Pods with one of these annotations and without a `network-status`; `None` while they are not known.
+    pub fn pods_without_status(&self, annotations: &[&str]) -> Option<Vec<(NetworkName, CachedPod)>> {
+        let is_one = |entry: &PodEntry| {
+            let mut values = annotations.iter().filter_map(|it| entry.pod.annotations.get(*it));
+            !entry.has_status && values.any(|it| !matches!(it.trim(), "" | "[]"))
+        };
+        let found = self.pods.filter(is_one)?;
+        Some(found.into_iter().map(|(name, entry)| (name, entry.pod)).collect())
+    }
+
     pub fn network(&self, namespace: &str, name: &str) -> Found<CachedNetwork> {
         self.networks.get(&key(namespace, name))
     }
@@ -88,6 +98,17 @@ impl<K: Ord, V> Known<K, V> {
             Some(object) => Found::Yes(object.clone()),
             None => Found::No,
         }
+    }
+
+    /// The objects of which `is_one` is true.
+    fn filter(&self, is_one: impl Fn(&V) -> bool) -> Option<Vec<(K, V)>>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.objects.iter().filter(|(_, it)| is_one(it));
+        known.good.then(|| found.map(|(key, it)| (key.clone(), it.clone())).collect())
     }
 
     /// All objects, after a list.
