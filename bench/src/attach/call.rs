@@ -1,6 +1,7 @@
 //! One call of a plugin program, with what it cost.
 
 use anyhow::{Context, Result, bail};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,16 +25,18 @@ impl Cost {
     }
 }
 
-/// Runs a plugin to its end.
+/// Runs a plugin to its end, in the cgroup of this file of processes.
 ///
 /// # Errors
 /// It cannot be started, or it fails; then with what it printed.
-pub(super) fn run(command: &mut Command, stdin: &str) -> Result<Cost> {
+pub(super) fn run(command: &mut Command, stdin: &str, cgroup: Option<&File>) -> Result<Cost> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // The kernel counts the pages of the address space that exec leaves behind to the peak of the new
     // program. A child that was made by fork has few of its own; one by vfork (without this) has all of ours.
-    // SAFETY: the closure does nothing at all.
-    unsafe { command.pre_exec(|| Ok(())) };
+    let cgroup = cgroup.map(File::try_clone).transpose().context("the cgroup's processes")?;
+    let join = move || cgroup.as_ref().map_or(Ok(()), |mut it| it.write_all(b"0"));
+    // SAFETY: the closure makes one system call, or none.
+    unsafe { command.pre_exec(join) };
     let program = command.get_program().display().to_string();
     let start = Instant::now();
     let mut child = command.spawn().with_context(|| format!("start {program}"))?;
@@ -86,6 +89,7 @@ mod tests {
         let cost = run(
             Command::new("sh").args(["-c", "cat; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"]),
             "x",
+            None,
         );
         let cost = cost.expect("it ends");
         assert!(cost.cpu > Duration::ZERO && cost.wall > Duration::ZERO && cost.peak > 100, "{cost:?}");
@@ -95,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_failure_shows_what_was_printed() {
-        let error = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), "").unwrap_err();
+        let error =
+            run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]), "", None).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("out") && error.contains("err") && error.contains('3'), "{error}");
     }

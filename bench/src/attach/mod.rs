@@ -36,12 +36,14 @@ pub struct Programs {
     pub plugins: PathBuf,
 }
 
-/// Measures. `progress` is told what is being measured.
+/// Measures. `progress` is told what is being measured. For the only thread of a process without children: those
+/// that calls leave become its own.
 ///
 /// # Errors
 /// Not root, a program is missing, or a call fails.
 pub fn run(programs: &Programs, effort: Effort, mut progress: impl FnMut(&str)) -> Result<Report> {
     check(programs)?;
+    nix::sys::prctl::set_child_subreaper(true).context("become the parent of what calls leave")?;
     let stage = Stage::new(programs, effort.at_once.max(1))?;
     let measured = measure(&stage, effort, &mut progress);
     let removed = stage.remove();
@@ -80,8 +82,10 @@ fn measure(stage: &Stage, effort: Effort, progress: &mut impl FnMut(&str)) -> Re
             progress(&format!("{}, {pods} at a time, burst {}", shape.name(), burst + 1));
             for subject in turn(&[Subject::Netplane, Subject::Reference], burst) {
                 for verb in [Verb::Add, Verb::Del] {
-                    let costs = stage.burst(shape, subject, verb, pods)?;
+                    wait_for_children();
+                    let (costs, together) = stage.burst(shape, subject, verb, pods)?;
                     samples.add((shape, subject, verb, pods), costs);
+                    samples.add_memory((shape, subject, verb, pods), together);
                 }
             }
         }
@@ -90,10 +94,17 @@ fn measure(stage: &Stage, effort: Effort, progress: &mut impl FnMut(&str)) -> Re
 }
 
 fn one(stage: &Stage, shape: Shape, subject: Subject) -> Result<(Cost, Cost)> {
-    let mut costs = stage.burst(shape, subject, Verb::Add, 1)?;
-    let mut dels = stage.burst(shape, subject, Verb::Del, 1)?;
-    let add = costs.pop().context("one call has one cost")?;
-    Ok((add, dels.pop().context("one call has one cost")?))
+    let add = stage.one(shape, subject, Verb::Add)?;
+    wait_for_children();
+    let del = stage.one(shape, subject, Verb::Del)?;
+    wait_for_children();
+    Ok((add, del))
+}
+
+/// What a call has left behind: netplane has the disk written after its answer. The next one is to find the
+/// machine as a call does that is alone on it.
+fn wait_for_children() {
+    while nix::sys::wait::wait().is_ok() {}
 }
 
 /// The subjects, another one first in each round: who comes first finds another machine.

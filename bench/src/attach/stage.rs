@@ -4,9 +4,11 @@ use super::Programs;
 use super::call::{self, Cost};
 use super::shape::{Network, Shape, Subject, Verb};
 use crate::lab::Namespace;
+use crate::lab::cgroup::Cgroup;
 use crate::lab::undo::{Undo, UndoStack};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -72,31 +74,54 @@ impl Stage {
         Ok(())
     }
 
-    /// Calls for so many pods at the same time, and what each cost.
-    pub(super) fn burst(&self, shape: Shape, subject: Subject, verb: Verb, pods: usize) -> Result<Vec<Cost>> {
+    /// One call, and what it cost.
+    pub(super) fn one(&self, shape: Shape, subject: Subject, verb: Verb) -> Result<Cost> {
+        let pod = self.pods.first().context("there is a pod")?;
+        // Threads and processes that are started here are on the node, too.
+        self.node.run(|| self.call(shape, subject, verb, pod, None))?
+    }
+
+    /// Calls for so many pods at the same time, what each cost, and the most memory that all had together, in
+    /// bytes.
+    pub(super) fn burst(
+        &self,
+        shape: Shape,
+        subject: Subject,
+        verb: Verb,
+        pods: usize,
+    ) -> Result<(Vec<Cost>, u64)> {
         let pods = self.pods.get(..pods).context("there are fewer pods")?;
-        let call = |pod| self.call(shape, subject, verb, pod);
-        self.node.run(|| match pods {
-            [only] => Ok(vec![call(only)?]),
-            // Threads and processes that are started here are on the node, too.
-            many => std::thread::scope(|scope| {
-                let threads: Vec<_> = many.iter().map(|pod| scope.spawn(move || call(pod))).collect();
+        let cgroup = Cgroup::new(&format!("netplane-bench-{}", std::process::id()), None)?;
+        let procs = cgroup.open_procs()?;
+        let call = |pod| self.call(shape, subject, verb, pod, Some(&procs));
+        let costs = self.node.run(|| -> Result<Vec<Cost>> {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = pods.iter().map(|pod| scope.spawn(move || call(pod))).collect();
                 let join = |it: std::thread::ScopedJoinHandle<'_, _>| match it.join() {
                     Ok(cost) => cost,
                     Err(_) => bail!("a call panicked"),
                 };
                 // All are joined before the first error is returned.
                 threads.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
-            }),
-        })?
+            })
+        })??;
+        let peak = cgroup.peak()?;
+        Ok((costs, peak))
     }
 
-    fn call(&self, shape: Shape, subject: Subject, verb: Verb, pod: &Namespace) -> Result<Cost> {
+    fn call(
+        &self,
+        shape: Shape,
+        subject: Subject,
+        verb: Verb,
+        pod: &Namespace,
+        cgroup: Option<&File>,
+    ) -> Result<Cost> {
         let names = ["eth0", "net1", "net2"];
         let mut networks: Vec<_> = shape.networks().iter().zip(names).collect();
         if subject != Subject::Reference {
             let configuration = self.configuration(shape, subject).to_string();
-            return self.run(&self.programs.netplane, verb, pod, "eth0", &configuration);
+            return self.run(&self.programs.netplane, verb, pod, "eth0", &configuration, cgroup);
         }
         if verb == Verb::Del {
             networks.reverse();
@@ -105,7 +130,7 @@ impl Stage {
         for (network, interface) in networks {
             let configuration = network.configuration(subject, &self.folder.join("reference/ipam"));
             let program = self.programs.plugins.join(configuration["type"].as_str().unwrap_or_default());
-            cost = cost.and(self.run(&program, verb, pod, interface, &configuration.to_string())?);
+            cost = cost.and(self.run(&program, verb, pod, interface, &configuration.to_string(), cgroup)?);
         }
         Ok(cost)
     }
@@ -117,6 +142,7 @@ impl Stage {
         pod: &Namespace,
         interface: &str,
         stdin: &str,
+        cgroup: Option<&File>,
     ) -> Result<Cost> {
         let mut command = Command::new(program);
         command.env_clear().env("CNI_COMMAND", verb.name()).env("CNI_CONTAINERID", pod.name());
@@ -124,7 +150,7 @@ impl Stage {
         command.env("CNI_PATH", &self.programs.plugins);
         command.env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME=pod");
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        call::run(&mut command, stdin)
+        call::run(&mut command, stdin, cgroup)
             .with_context(|| format!("{} of {interface} in {}", verb.name(), pod.name()))
     }
 

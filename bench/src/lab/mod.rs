@@ -13,6 +13,7 @@
 //!                          └──────────────────────────────┘
 //! ```
 
+pub mod cgroup;
 pub mod command;
 
 pub(crate) mod undo;

@@ -1,56 +1,24 @@
 //! A node that has just started: two hundred pods at once, with little memory.
 
 use crate::harness::{Node, Pod, answer, files};
+use netplane_bench::lab::cgroup::Cgroup;
 use serde_json::Value;
-use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// Bytes for 200 processes that are all there at once, most of them waiting for their turn with a sixth of a MiB, and
 /// for the kernel's part of 400 interfaces.
 const LIMIT: u64 = 64 << 20;
 
-/// A memory cgroup of its own, version 2 where memory is there, else version 1.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(limit: u64) -> Self {
-        let v2 = Path::new("/sys/fs/cgroup");
-        let controllers = fs::read_to_string(v2.join("cgroup.controllers")).unwrap_or_default();
-        let is_v2 = controllers.split_whitespace().any(|it| it == "memory");
-        let (parent, file) =
-            if is_v2 { (v2.to_owned(), "memory.max") } else { (v2.join("memory"), "memory.limit_in_bytes") };
-        if is_v2 {
-            fs::write(parent.join("cgroup.subtree_control"), "+memory").expect("a cgroup tree of ours");
-        }
-        let folder = parent.join(format!("netplane-test-{}", std::process::id()));
-        fs::create_dir(&folder).expect("a cgroup tree of ours");
-        let cgroup = Self(folder);
-        fs::write(cgroup.0.join(file), limit.to_string()).expect("a memory controller");
-        cgroup
-    }
-
-    fn number(&self, names: [&str; 2]) -> u64 {
-        let text = names.iter().find_map(|it| fs::read_to_string(self.0.join(it)).ok());
-        text.and_then(|it| it.trim().parse().ok()).expect("a number")
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn two_hundred_adds_at_once_need_little_memory() {
-    let cgroup = Cgroup::new(LIMIT);
+    let name = format!("netplane-test-{}", std::process::id());
+    let cgroup = Cgroup::new(&name, Some(LIMIT)).expect("a memory controller");
     let mut node = Node::new();
     node.usual_nads();
     let pods: Vec<_> = (0..200).map(|_| node.pod()).collect();
     let configuration = node.configuration("1.1.0", "n3").to_string();
-    let procs = cgroup.0.join("cgroup.procs").display().to_string();
+    let procs = cgroup.procs().display().to_string();
     let call = |verb: &str, pod: &Pod| -> Result<Option<Value>, Value> {
         let under = ["sh", "-c", "echo $$ > $0 && exec \"$@\"", &procs];
         let mut command = node.command(verb, &pod.name, &pod.path(), &under);
@@ -67,7 +35,7 @@ fn two_hundred_adds_at_once_need_little_memory() {
             calls.into_iter().map(|it| it.join()).collect()
         });
         let failed: Vec<_> = results.iter().filter(|it| !matches!(it, Ok(Ok(_)))).collect();
-        let peak = cgroup.number(["memory.peak", "memory.max_usage_in_bytes"]);
+        let peak = cgroup.peak().expect("a number");
         assert!(failed.is_empty(), "{verb}: {} failed at {peak} bytes, like {:?}", failed.len(), failed[0]);
     }
     assert_eq!(files(&node.records()), Vec::<String>::new());
