@@ -3,6 +3,11 @@
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long processes may take to leave.
+const LONGEST_LEAVE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A memory cgroup of its own, version 2 where memory is there, else version 1. Goes with the value.
 #[derive(Debug)]
@@ -62,6 +67,12 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
+        // It is busy until the last process in it has ended, and calls leave children for a moment.
+        for _ in 0..LONGEST_LEAVE.as_millis() / PAUSE.as_millis() {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
