@@ -22,6 +22,8 @@ pub mod signals;
 
 pub mod namespace;
 
+pub mod pair;
+
 pub mod process;
 
 pub mod cni;
@@ -141,12 +143,8 @@ impl Lab {
              link set {interface} up"
         ))?;
         host.ip(&format!("address add {address} dev {interface}\nlink set {interface} up"))?;
-        // Frames as on a real wire. A veth passes skbs on as they are: with these offloads on, a native
-        // XDP program would see unfinished checksums (CHECKSUM_PARTIAL) and segments larger than the MTU,
-        // and so would a capture.
-        let as_on_a_wire = ["tx", "off", "tso", "off", "gso", "off", "sg", "off"];
         for end in [&self.node, host] {
-            end.ethtool(interface, &as_on_a_wire)?;
+            as_on_a_wire(end, interface)?;
         }
         // XDP redirects into a veth only when its peer polls (NAPI), which GRO switches on; else the
         // kernel drops the frames silently.
@@ -329,6 +327,12 @@ impl Drop for Lab {
         // Whoever wants to know what could not be removed calls `remove`.
         let _problems = self.undo.run();
     }
+}
+
+/// Frames as on a real wire. A veth passes skbs on as they are: with these offloads on, a native XDP program
+/// would see unfinished checksums (CHECKSUM_PARTIAL) and segments larger than the MTU, and so would a capture.
+fn as_on_a_wire(end: &Namespace, interface: &str) -> Result<()> {
+    end.ethtool(interface, &["tx", "off", "tso", "off", "gso", "off", "sg", "off"])
 }
 
 /// Undoes on drop unless disarmed.

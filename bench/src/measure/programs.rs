@@ -14,11 +14,14 @@ use netplane_common::wire::Be32;
 pub(super) const EMPTY: &str = "empty";
 pub(super) const TESTED: &str = "netplane_xdp";
 
-/// Sizes of `netplane-ebpf/src/bench.rs`.
+/// Sizes of `netplane-ebpf/src/bench/wrapper.rs`.
 const TEMPLATE: usize = 80;
 
-/// `FloorSession` of `netplane-ebpf/src/bench.rs`: user, peer, local, TEID, next hop, counter.
+/// `FloorSession` of `netplane-ebpf/src/bench/floor.rs`: user, peer, local, TEID, next hop, counter.
 type FloorSession = [u32; 6];
+
+/// `FloorNextHop` of the same file: MACs, port.
+type FloorNextHop = [u32; 4];
 
 /// The product's object and the benches' one.
 pub struct Programs {
@@ -48,8 +51,9 @@ impl Programs {
         let standard = cases::standard();
         let mut next_hops: Array<_, NextHop> = map(&mut self.product, "NEXT_HOPS")?;
         standard.next_hops.iter().try_for_each(|(index, it)| next_hops.set(*index, it, 0))?;
-        let mut next_hops: Array<_, NextHop> = map(&mut self.bench, "FLOOR_NEXT_HOPS")?;
-        standard.next_hops.iter().try_for_each(|(index, it)| next_hops.set(*index, it, 0))?;
+        let mut next_hops: Array<_, FloorNextHop> = map(&mut self.bench, "FLOOR_NEXT_HOPS")?;
+        next_hops.set(cases::TO_ROUTER, floor_next_hop(cases::ROUTER_MAC, cases::POD_N6_MAC), 0)?;
+        next_hops.set(cases::TO_GNB, floor_next_hop(cases::GNB_MAC, cases::POD_N3_MAC), 0)?;
         let mut ports: DevMap<_> = map(&mut self.product, "PORTS")?;
         ports.set(cases::OTHER_PORT, cases::IFINDEX, None, 0)?;
         let mut ports: DevMap<_> = map(&mut self.bench, "FLOOR_PORTS")?;
@@ -140,6 +144,13 @@ const RELAYS: u32 = 30_000;
 /// Where the downlink's counters start.
 const FLOOR_DOWNLINK_COUNTERS: u32 = 1 << 17;
 
+fn floor_next_hop(to: [u8; 6], from: [u8; 6]) -> FloorNextHop {
+    let [a, b, c, d, e, f] = to;
+    let [g, h, i, j, k, l] = from;
+    let word = u32::from_ne_bytes;
+    [word([a, b, c, d]), word([e, f, g, h]), word([i, j, k, l]), cases::OTHER_PORT]
+}
+
 impl Scenario {
     fn templates(self) -> u32 {
         match self.path {
@@ -172,4 +183,5 @@ where
 const _: fn() = || {
     fn plain<T: Pod>() {}
     plain::<FloorSession>();
+    plain::<FloorNextHop>();
 };

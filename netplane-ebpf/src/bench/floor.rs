@@ -1,46 +1,26 @@
-//! Programs of the benches, not part of the product: the wrapper that repeats a program on fresh
-//! packets, the empty program, and the floor, which is the least that a tunnel end can do.
+//! The floor: the least that a tunnel end can do, to compare the product's programs with.
 
-#![no_std]
-#![no_main]
-// What `xdp::XdpFrame` needs.
-#![feature(asm_experimental_arch, core_intrinsics)]
-#![expect(internal_features, reason = "there is no other way to ask whether a value is a constant")]
-
-mod xdp;
-
+use crate::packet::at;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_head};
+use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, DevMap, HashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::maps::{Array, DevMap, HashMap, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
-use netplane_common::frame::Frame;
-use netplane_common::map::{Counter, NextHop};
+use netplane_common::map::Counter;
 use netplane_common::wire::Be32;
 
-/// Bytes at the start of each packet that the wrapper writes anew: all headers of the largest template.
-const TEMPLATE: usize = 80;
-
-/// How many templates there are, the whole packet's length, and which one is next.
+/// The way out: destination and source MAC, as they are in the frame, and the port.
 #[repr(C)]
-struct Cursor {
-    templates: u32,
-    length: u32,
-    next: u32,
+struct FloorNextHop {
+    macs: u64,
+    macs_rest: u32,
+    port: u32,
 }
-
-#[map]
-static TEMPLATES: Array<[u64; TEMPLATE / 8]> = Array::with_max_entries(1 << 17, 0);
-#[map]
-static CURSOR: Array<Cursor> = Array::with_max_entries(1, 0);
-/// Element 0 is the program under test.
-#[map]
-static TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// What the floor needs to know of a session.
 #[repr(C)]
-pub struct FloorSession {
+struct FloorSession {
     pub ue: Be32,
     pub peer: Be32,
     pub local: Be32,
@@ -54,57 +34,11 @@ static FLOOR_UPLINK: HashMap<[u32; 2], FloorSession> = HashMap::with_max_entries
 #[map]
 static FLOOR_DOWNLINK: HashMap<u32, FloorSession> = HashMap::with_max_entries(1 << 17, 0);
 #[map]
-static FLOOR_NEXT_HOPS: Array<NextHop> = Array::with_max_entries(16, 0);
+static FLOOR_NEXT_HOPS: Array<FloorNextHop> = Array::with_max_entries(16, 0);
 #[map]
 static FLOOR_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1 << 18, 0);
 #[map]
 static FLOOR_PORTS: DevMap = DevMap::with_max_entries(16, 0);
-
-/// A pointer to `T` at the constant `offset`, if all of it is in the frame.
-#[inline(always)]
-fn at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
-    let start = ctx.data() + offset;
-    if start + size_of::<T>() > ctx.data_end() { None } else { Some(start as *mut T) }
-}
-
-/// Puts the head back to where the packet started, writes the next template over its headers and
-/// tail-calls the program under test: BPF_PROG_TEST_RUN does not restore packets between repetitions.
-#[xdp]
-fn wrapper(ctx: XdpContext) -> u32 {
-    wrap(&ctx).unwrap_or(xdp_action::XDP_ABORTED)
-}
-
-#[inline(always)]
-fn wrap(ctx: &XdpContext) -> Option<u32> {
-    let cursor = CURSOR.get_ptr_mut(0)?;
-    // SAFETY: a checked map value; one CPU runs the bench.
-    let cursor = unsafe { &mut *cursor };
-    let mut frame = xdp::XdpFrame::new(ctx);
-    let moved = cursor.length as isize - frame.len() as isize;
-    if moved != 0 {
-        frame.move_head(moved)?;
-    }
-    let index = cursor.next;
-    cursor.next = if index + 1 >= cursor.templates { 0 } else { index + 1 };
-    let template = TEMPLATES.get(index)?;
-    let to = at::<[u64; TEMPLATE / 8]>(ctx, 0)?;
-    // SAFETY: `at` has checked the bounds; BPF may access packets unaligned.
-    unsafe { *to = *template };
-    // A packet that comes from a device is in the cache, not in this CPU's store buffer: give the stores
-    // time to get there, or loads of other widths wait for them and the bench measures that. Reading the
-    // clock takes long enough, is ordered, and costs the empty program the same.
-    // SAFETY: a helper without arguments.
-    let _ = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: the program under test has the same type and attach type; control does not come back.
-    unsafe { TARGET.tail_call(ctx, 0) };
-    None
-}
-
-/// What wrapper and run cost without a program under test.
-#[xdp]
-fn empty(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
-}
 
 /// The least that an uplink can do: no options, no extension headers but one container at its fixed
 /// place, one hash lookup, the user's address, a counter, the TTL, the next hop, the redirect.
@@ -201,7 +135,7 @@ fn count(session: &FloorSession, bytes: u16) -> Option<()> {
 }
 
 #[inline(always)]
-fn link(ctx: &XdpContext, next_hop: &NextHop) -> Option<()> {
+fn link(ctx: &XdpContext, next_hop: &FloorNextHop) -> Option<()> {
     let to = at::<[u16; 7]>(ctx, 0)?;
     // SAFETY: `at` has checked the bounds of all three.
     unsafe {
@@ -225,14 +159,3 @@ fn hop(ctx: &XdpContext, l3: usize) -> Option<()> {
     }
     Some(())
 }
-
-/// A reachable panic is an endless loop, which the verifier refuses to load.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// As the product's programs.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,32 @@
+//! Programs of the benches, not part of the product: what measures, what sends, what counts, and what the
+//! product is compared with.
+
+#![no_std]
+#![no_main]
+// What `xdp::XdpFrame` needs.
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![expect(internal_features, reason = "there is no other way to ask whether a value is a constant")]
+
+mod floor;
+
+mod load;
+
+mod packet;
+
+mod sink;
+
+mod wrapper;
+
+#[path = "../xdp.rs"]
+mod xdp;
+
+/// A reachable panic is an endless loop, which the verifier refuses to load.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// As the product's programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
