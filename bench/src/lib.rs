@@ -9,3 +9,7 @@ pub mod lab;
 pub mod load;
 
 pub mod measure;
+
+pub mod rates;
+
+pub mod report;

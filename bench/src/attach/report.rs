@@ -156,6 +156,21 @@ impl Report {
         ]
     }
 
+    /// As rows of a report.
+    pub fn to_rows(&self) -> Vec<crate::report::model::Row> {
+        use crate::report::model::{Better, Row as ReportRow};
+        let one = |it: &Row, what: &str, unit: &str, samples: Vec<f64>| {
+            let what = format!("{} {what}", it.verb.name());
+            ReportRow::new("attach", &what, it.subject.name(), unit, Better::Lower, samples)
+                .with("networks", it.shape.name())
+                .with("calls", format!("{} at once", it.at_once))
+        };
+        let both = |it: &Row| {
+            [one(it, "time", "ms", it.walls.clone()), one(it, "peak memory", "KiB", vec![it.peak])]
+        };
+        self.rows.iter().flat_map(both).collect()
+    }
+
     /// The report with all samples.
     pub fn json(&self) -> serde_json::Value {
         let rows: Vec<_> = self.rows.iter().map(row_json).collect();

@@ -2,7 +2,7 @@
 //! frames to a program that writes and redirects them, in batches, with no socket buffer on the way.
 //! The rate is kept in the program: a frame that is not due yet goes back to the kernel's pool.
 
-use super::objects::{configure, load_generator, map, restart, sent};
+use super::objects::{configure, load_generator, map, restart, room, sent};
 use super::scenario::{Mac, Scenario};
 use super::template::HEAD;
 use super::{Load, Sent, mac_of, pin};
@@ -46,8 +46,9 @@ impl Live {
     /// # Errors
     /// The kernel's; that it knows no live frames among them.
     pub fn run(&mut self, load: Load) -> Result<Sent> {
-        configure(&mut self.ebpf, &self.scenario, self.pattern, load.rate)?;
-        restart(&mut self.ebpf, &self.scenario, load.frames)?;
+        let turns = room(&mut self.ebpf)?;
+        configure(&mut self.ebpf, &self.scenario.send, turns, self.pattern, load.rate)?;
+        restart(&mut self.ebpf, &self.scenario.send.cpus, turns, load.frames)?;
         let (frame, send) = (&self.frame, &self.scenario.send);
         let states = &self.ebpf;
         let program: &Xdp = states.program("generate").context("no program generate")?.try_into()?;

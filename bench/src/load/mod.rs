@@ -4,9 +4,9 @@ pub mod scenario;
 
 pub mod template;
 
-mod turns;
+pub(crate) mod turns;
 
-mod objects;
+pub(crate) mod objects;
 
 pub mod live;
 

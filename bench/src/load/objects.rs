@@ -1,17 +1,17 @@
 //! The benches' BPF object, loaded with maps as large as they are needed.
 
-use super::scenario::{Mac, Scenario};
-use super::template::{Templates, Words};
+use super::scenario::{Mac, Scenario, Sending};
+use super::template::{Template, Templates, Words};
 use super::turns::turns;
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, EbpfLoader};
 
 /// Maps of other programs in the object, which take memory although nobody uses them.
-const OTHERS: [&str; 4] = ["TEMPLATES", "FLOOR_UPLINK", "FLOOR_DOWNLINK", "FLOOR_COUNTERS"];
+const OTHERS: [&str; 3] = ["FLOOR_UPLINK", "FLOOR_DOWNLINK", "FLOOR_COUNTERS"];
 
 /// Loads the object with maps of these sizes.
-pub(super) fn load(sizes: &[(&str, u32)]) -> Result<Ebpf> {
+pub(crate) fn load(sizes: &[(&str, u32)]) -> Result<Ebpf> {
     let object = aya::include_bytes_aligned!(env!("NETPLANE_BENCH_BPF_OBJECT"));
     let mut loader = EbpfLoader::new();
     for name in OTHERS {
@@ -24,7 +24,7 @@ pub(super) fn load(sizes: &[(&str, u32)]) -> Result<Ebpf> {
 }
 
 /// A map of the object by its name and type.
-pub(super) fn map<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<T>
+pub(crate) fn map<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<T>
 where
     T: TryFrom<&'a mut Map>,
     T::Error: std::error::Error + Send + Sync + 'static,
@@ -42,47 +42,56 @@ pub(super) fn load_generator(
     let templates = Templates::new(scenario, source, destination)?;
     let turns = turns(scenario);
     let mut ebpf = load(&[("TURNS", u32::try_from(turns.len())?)])?;
-    let mut map_of_templates: Array<_, Words> = map(&mut ebpf, "LOAD_TEMPLATES")?;
-    for (index, template) in (0..).zip(&templates.templates) {
-        map_of_templates.set(index, template.words(), 0)?;
-    }
     let mut pattern: Array<_, u32> = map(&mut ebpf, "PATTERN")?;
     for (index, template) in (0..).zip(&templates.pattern) {
         pattern.set(index, *template, 0)?;
     }
-    let mut map_of_turns: Array<_, [u32; 2]> = map(&mut ebpf, "TURNS")?;
-    for (index, turn) in (0..).zip(&turns) {
+    fill(&mut ebpf, &templates.templates, &turns)?;
+    Ok((ebpf, templates))
+}
+
+/// Writes templates and turns.
+pub(crate) fn fill(ebpf: &mut Ebpf, templates: &[Template], turns: &[[u32; 2]]) -> Result<()> {
+    let mut map_of_templates: Array<_, Words> = map(ebpf, "LOAD_TEMPLATES")?;
+    for (index, template) in (0..).zip(templates) {
+        map_of_templates.set(index, template.words(), 0)?;
+    }
+    let mut map_of_turns: Array<_, [u32; 2]> = map(ebpf, "TURNS")?;
+    for (index, turn) in (0..).zip(turns) {
         map_of_turns.set(index, *turn, 0)?;
     }
-    Ok((ebpf, templates))
+    Ok(())
 }
 
 /// `LoadState` of `netplane-ebpf/src/bench/load.rs`: turn and step, limit, sent, bytes, due, late.
 pub(super) type State = [u64; 6];
 
-/// Sets how fast to send; the interval is of each thread.
-pub(super) fn configure(
+/// Sets how fast to send; the interval is of each thread. `turns` are those in use.
+pub(crate) fn configure(
     ebpf: &mut Ebpf,
-    scenario: &Scenario,
+    send: &Sending,
+    turns: u32,
     pattern: usize,
     rate: Option<f64>,
 ) -> Result<()> {
-    let turns: Array<_, [u32; 2]> = map(ebpf, "TURNS")?;
-    let turns = turns.len();
-    let threads = scenario.send.cpus.len() as f64;
+    let threads = send.cpus.len() as f64;
     // In 1/1024 ns.
     let interval = rate.map_or(0, |it| ((1024e9 * threads / it) as u64).max(1));
     let mut config: Array<_, [u64; 3]> = map(ebpf, "LOAD_CONFIG")?;
     let lengths = u64::from(turns) | (pattern as u64) << 32;
-    config.set(0, [lengths, u64::from(scenario.send.latency), interval], 0)?;
+    config.set(0, [lengths, u64::from(send.latency), interval], 0)?;
     Ok(())
 }
 
-/// Starts all CPUs anew, each at another place of the list, with its share of `frames`.
-pub(super) fn restart(ebpf: &mut Ebpf, scenario: &Scenario, frames: Option<u64>) -> Result<()> {
+/// How many turns the list has room for.
+pub(crate) fn room(ebpf: &mut Ebpf) -> Result<u32> {
     let turns: Array<_, [u32; 2]> = map(ebpf, "TURNS")?;
-    let turns = u64::from(turns.len());
-    let cpus = &scenario.send.cpus;
+    Ok(turns.len())
+}
+
+/// Starts all CPUs anew, each at another place of the list, with its share of `frames`.
+pub(crate) fn restart(ebpf: &mut Ebpf, cpus: &[usize], turns: u32, frames: Option<u64>) -> Result<()> {
+    let turns = u64::from(turns);
     let n_cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
     let share = |thread: u64| {
         let threads = cpus.len() as u64;

@@ -7,7 +7,7 @@
 //! driver directly.
 
 use super::live::destination;
-use super::objects::{configure, load_generator, restart, sent};
+use super::objects::{configure, load_generator, restart, room, sent};
 use super::scenario::{Mac, Scenario};
 use super::template::Templates;
 use super::{Load, Sent, mac_of};
@@ -69,8 +69,9 @@ impl Pktgen {
     /// A setting that pktgen refuses, or frames that did not get the scenario's bytes.
     pub fn run(&mut self, load: Load) -> Result<Sent> {
         // The rate is pktgen's to keep.
-        configure(&mut self.ebpf, &self.scenario, self.templates.pattern.len(), None)?;
-        restart(&mut self.ebpf, &self.scenario, None)?;
+        let (turns, send) = (room(&mut self.ebpf)?, &self.scenario.send);
+        configure(&mut self.ebpf, send, turns, self.templates.pattern.len(), None)?;
+        restart(&mut self.ebpf, &send.cpus, turns, None)?;
         remove_devices()?;
         let devices = self.add_devices(load)?;
         let start = Instant::now();

@@ -122,6 +122,17 @@ pub enum Order {
     Zipf(f64),
 }
 
+impl Order {
+    /// For reports.
+    pub fn name(self) -> String {
+        match self {
+            Self::Sequential => "sequential".to_owned(),
+            Self::Uniform => "uniform".to_owned(),
+            Self::Zipf(exponent) => format!("zipf {exponent}"),
+        }
+    }
+}
+
 /// Lengths of the users' IP packets in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -135,6 +135,28 @@ impl Templates {
     }
 }
 
+impl Template {
+    /// A frame in which nothing changes.
+    pub(crate) fn fixed(frame: Vec<u8>) -> Self {
+        let [teid, user, flow, ip_checksum, udp_checksum, time] = [0; 6];
+        let [first_teid, first_user, first_flow, ip_sum, udp_sum] = [0; 5];
+        Self {
+            frame,
+            teid,
+            user,
+            flow,
+            ip_checksum,
+            udp_checksum,
+            time,
+            first_teid,
+            first_user,
+            first_flow,
+            ip_sum,
+            udp_sum,
+        }
+    }
+}
+
 /// Indices as often as their weights say, each spread evenly over the whole.
 fn interleave(weights: &[u16]) -> Vec<u32> {
     let total: u32 = weights.iter().map(|it| u32::from(*it)).sum();

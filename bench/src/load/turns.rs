@@ -6,7 +6,7 @@ use super::scenario::{Order, Scenario};
 const TURNS: usize = 1 << 20;
 
 /// Session and flow of each turn.
-pub(super) fn turns(scenario: &Scenario) -> Vec<[u32; 2]> {
+pub(crate) fn turns(scenario: &Scenario) -> Vec<[u32; 2]> {
     let sessions = scenario.sessions.max(1);
     let flows = scenario.flows.max(1);
     let round = sessions as usize * flows as usize;

@@ -1,73 +1,117 @@
 //! Nanoseconds per packet of each program path, by the wrapper method: BPF_PROG_TEST_RUN repeats a small
-//! program that restores the packet's head, writes the next template over its headers and tail-calls the
+//! program that restores the packet's head, writes the next session's headers over it and tail-calls the
 //! program under test. The cost is wrapper and program minus wrapper and empty program; the medians of many
 //! interleaved rounds on one CPU count, for the ratio to the floor that of each round's own ratio.
 
 mod programs;
-mod report;
+
 mod scenario;
 
+mod tables;
+
 pub use programs::Programs;
-pub use report::{Measurement, Report, Round};
 pub use scenario::{Path, Scenario};
 
-/// Sessions that the tables of the objects hold, relays included.
-pub const MAX_SESSIONS: u32 = 100_000;
-
+use crate::load::pin;
+use crate::load::scenario::Order;
+use crate::report::model::{Better, Row};
 use anyhow::Result;
 
+/// Sessions that can be measured with.
+pub const MAX_SESSIONS: u32 = 1_000_000;
+
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Each with the first of the sizes and sessions in no order.
+    pub sessions: Vec<u32>,
+    /// Bytes of the users' IP packets: each with a thousand sessions, or the most there are.
+    pub sizes: Vec<u16>,
+    /// Whether the most sessions are measured with a few of them sending most packets, too (Zipf).
+    pub with_zipf: bool,
+    /// Whether each reason for a drop is measured.
+    pub with_reasons: bool,
     /// Interleaved rounds; the median of them counts.
     pub rounds: usize,
     /// Packets in each round of each program.
     pub packets: u32,
 }
 
-/// Measures every path with so many sessions. `progress` is told what is being measured.
+impl Plan {
+    /// What is measured with so many sessions in the tables.
+    fn scenarios(&self, sessions: u32) -> Vec<Scenario> {
+        let size = self.sizes.first().copied().unwrap_or(64);
+        let of = |path, size, order| Scenario { path, sessions, size, order };
+        let most = self.sessions.iter().copied().max().unwrap_or(1);
+        let mut scenarios: Vec<_> =
+            Path::FORWARDED.iter().map(|path| of(*path, size, Order::Uniform)).collect();
+        if sessions == most.min(1000) {
+            for size in self.sizes.iter().skip(1) {
+                scenarios.extend([Path::Uplink, Path::Downlink].map(|path| of(path, *size, Order::Uniform)));
+            }
+        }
+        if self.with_zipf && sessions == most && sessions > 1 {
+            scenarios.extend([Path::Uplink, Path::Downlink].map(|path| of(path, size, Order::Zipf(1.0))));
+        }
+        if self.with_reasons && Some(&sessions) == self.sessions.first() {
+            scenarios.extend(Path::counted().into_iter().map(|path| of(path, size, Order::Uniform)));
+        }
+        scenarios
+    }
+}
+
+/// Measures everything of the plan. `progress` is told what is being measured.
 ///
 /// # Errors
 /// No privilege, or a program or map that the kernel refuses.
-pub fn run(sessions: &[u32], effort: Effort, mut progress: impl FnMut(&str)) -> Result<Report> {
-    pin_to_one_cpu()?;
-    let mut report = Report::new(effort);
-    for &count in sessions {
-        let mut programs = Programs::load(count)?;
-        for path in Path::ALL {
-            progress(&format!("{} with {count} sessions", path.name()));
-            let scenario = Scenario { path, sessions: count };
-            report.add(measure(&mut programs, scenario, effort)?);
+pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Vec<Row>> {
+    // The last CPU: the first one tends to serve interrupts.
+    let cpu = std::thread::available_parallelism()?.get() - 1;
+    pin(cpu)?;
+    let mut rows = Vec::new();
+    for &sessions in &plan.sessions {
+        progress(&format!("packets: tables for {sessions} sessions"));
+        let mut programs = Programs::load(sessions, cpu)?;
+        for scenario in plan.scenarios(sessions) {
+            let Scenario { path, size, order, .. } = scenario;
+            progress(&format!(
+                "packets: {}, {sessions} sessions, {size} bytes, {}",
+                path.name(),
+                order.name()
+            ));
+            rows.extend(measure(&mut programs, scenario, plan)?);
         }
     }
-    Ok(report)
+    Ok(rows)
 }
 
 /// Empty program, program under test and floor in turn, each round against its own empty program, so that
 /// whatever the machine does meets all of them.
-fn measure(programs: &mut Programs, scenario: Scenario, effort: Effort) -> Result<Measurement> {
-    programs.load_templates(scenario)?;
-    let mut rounds = Vec::with_capacity(effort.rounds);
+fn measure(programs: &mut Programs, scenario: Scenario, plan: &Plan) -> Result<Vec<Row>> {
+    programs.use_scenario(scenario)?;
+    let (mut tested, mut floors) = (Vec::new(), Vec::new());
     // One round that does not count fills caches and maps.
-    for round in 0..=effort.rounds {
-        let empty = programs.run(scenario, programs::EMPTY, effort.packets)?;
-        let tested = programs.run(scenario, programs::TESTED, effort.packets)? - empty;
+    for round in 0..=plan.rounds {
+        let empty = programs.run(scenario, programs::EMPTY, plan.packets)?;
+        let cost = programs.run(scenario, programs::TESTED, plan.packets)? - empty;
         let floor = match scenario.path.floor() {
-            Some(floor) => Some(programs.run(scenario, floor, effort.packets)? - empty),
+            Some(floor) => Some(programs.run(scenario, floor, plan.packets)? - empty),
             None => None,
         };
         if round > 0 {
-            rounds.push(Round { tested, floor });
+            tested.push(cost);
+            floors.extend(floor);
         }
     }
-    Ok(Measurement { scenario, rounds })
-}
-
-/// The last CPU: the first one tends to serve interrupts.
-fn pin_to_one_cpu() -> Result<()> {
-    let cpu = std::thread::available_parallelism()?.get() - 1;
-    let mut set = nix::sched::CpuSet::new();
-    set.set(cpu)?;
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?;
-    Ok(())
+    let row = |subject: &str, samples| {
+        Row::new("packets", scenario.path.name(), subject, "ns", Better::Lower, samples)
+            .with("sessions", scenario.sessions)
+            .with("size", scenario.size)
+            .with("order", scenario.order.name())
+    };
+    let mut rows = vec![row("netplane", tested)];
+    if !floors.is_empty() {
+        rows.push(row("floor", floors));
+    }
+    Ok(rows)
 }

@@ -1,10 +1,18 @@
 //! What is sent through which path.
 
+use crate::lab::endpoint::Teid;
+use crate::load::scenario::{
+    Ethernet, Mac, Order, Scenario as Load, Sending, Sizes, Tunnel, User, UserPacket,
+};
+use crate::load::template::{Template, Templates};
+use anyhow::{Context, Result};
+use netplane_common::decide::decide;
+use netplane_common::frame::SliceFrame;
 use netplane_common::map::{DownlinkKey4, UplinkKey};
 use netplane_common::testing::cases;
-use netplane_common::testing::packet;
+use netplane_common::verdict::{Reason, Verdict};
 use netplane_common::wire::Be32;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A way of a packet through the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,10 +22,19 @@ pub enum Path {
     Relay,
     /// A packet for nobody here.
     Pass,
+    /// A packet that is dropped, or passed to the pod, for a reason that is counted.
+    Counted(Reason),
 }
 
 impl Path {
-    pub const ALL: [Self; 4] = [Self::Uplink, Self::Downlink, Self::Relay, Self::Pass];
+    /// The ways of packets of sessions, and of others'.
+    pub const FORWARDED: [Self; 4] = [Self::Uplink, Self::Downlink, Self::Relay, Self::Pass];
+
+    /// One for each reason that a packet of the case table has in the standard tables.
+    pub fn counted() -> Vec<Self> {
+        let has_packet = |it: &Self| it.case().is_some();
+        Reason::ALL.iter().map(|it| Self::Counted(*it)).filter(has_packet).collect()
+    }
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -25,6 +42,7 @@ impl Path {
             Self::Downlink => "downlink",
             Self::Relay => "relay",
             Self::Pass => "pass",
+            Self::Counted(reason) => reason.name(),
         }
     }
 
@@ -33,36 +51,45 @@ impl Path {
         match self {
             Self::Uplink => Some("floor_uplink"),
             Self::Downlink => Some("floor_downlink"),
-            Self::Relay | Self::Pass => None,
+            Self::Relay | Self::Pass | Self::Counted(_) => None,
         }
     }
 
     /// `enum xdp_action` that the program under test must return.
     pub(super) const fn action(self) -> u32 {
         match self {
-            Self::Pass => 2,
+            Self::Counted(reason) if reason.is_drop() => 1,
+            Self::Pass | Self::Counted(_) => 2,
             _ => 4,
         }
+    }
+
+    /// A packet that the standard tables answer so.
+    fn case(self) -> Option<Vec<u8>> {
+        let Self::Counted(wanted) = self else { return None };
+        let tables = cases::standard();
+        let is_so = |packet: &Vec<u8>| match decide(&mut SliceFrame::new(packet), &tables, cases::IFINDEX) {
+            Verdict::Drop { reason, .. } | Verdict::PassCounted { reason, .. } => reason == wanted,
+            _ => false,
+        };
+        // The wrapper writes 56 bytes at least.
+        cases::all().into_iter().map(|it| it.packet).filter(|it| it.len() >= 56).find(is_so)
     }
 }
 
 /// One row of the report.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scenario {
     pub path: Path,
     pub sessions: u32,
+    /// Bytes of the user's IP packet.
+    pub size: u16,
+    pub order: Order,
 }
 
 const UPLINK_TEIDS: u32 = 0x1000_0000;
 const RELAY_TEIDS: u32 = 0x2000_0000;
 const USERS: u32 = 0x6400_0000;
-
-/// Spreads neighbouring sessions over the tables, the same way in each run: an odd number of a full
-/// period modulo any power of two.
-fn shuffled(session: u32, sessions: u32) -> u32 {
-    let spread = u64::from(session) * 0x9e37_79b1 + 12_345;
-    (spread % u64::from(sessions.next_power_of_two().max(1))) as u32 % sessions.max(1)
-}
 
 pub(super) fn user(session: u32) -> Ipv4Addr {
     Ipv4Addr::from(USERS + session)
@@ -81,26 +108,71 @@ pub(super) fn downlink_key(session: u32) -> DownlinkKey4 {
 }
 
 impl Scenario {
-    /// The packet of the n-th template: a 68-byte user packet, the shortest whose frame the wrapper can write anew.
-    pub(super) fn packet(self, n: u32) -> Vec<u8> {
-        let session = shuffled(n, self.sessions);
-        let payload = packet::udp(40_000, 53, &[0x5a; 40]);
-        let up = packet::Ipv4 {
-            source: user(session),
-            ..packet::Ipv4::new(user(session), cases::SERVER, payload.clone())
+    /// The traffic, in the form that the generators know.
+    pub(super) fn load(self, cpu: usize) -> Load {
+        let teid = match self.path {
+            Path::Uplink => Some(UPLINK_TEIDS),
+            Path::Relay => Some(RELAY_TEIDS),
+            _ => None,
         };
-        let gpdu = |teid| cases::from_gnb(&packet::gtpu_with_container(teid, 1, cases::QFI, &up.bytes()));
-        match self.path {
-            Path::Uplink => gpdu(UPLINK_TEIDS + session),
-            Path::Relay => gpdu(RELAY_TEIDS + session),
-            Path::Downlink => {
-                cases::from_router(&packet::Ipv4::new(cases::SERVER, user(session), payload).bytes())
+        let tunnel = |teid| Tunnel {
+            source: IpAddr::V4(cases::GNB),
+            destination: IpAddr::V4(cases::POD_N3),
+            source_port: crate::lab::endpoint::GTPU_PORT,
+            teid: Teid(teid),
+            qfi: Some(cases::QFI),
+            downlink: false,
+            dscp: 0,
+        };
+        let (server, user) = (IpAddr::V4(cases::SERVER), IpAddr::V4(user(0)));
+        let (source, destination, is) = match self.path {
+            Path::Uplink | Path::Relay => (user, server, User::Source),
+            Path::Downlink => (server, user, User::Destination),
+            // To another address.
+            _ => (server, IpAddr::V4(cases::PEER), User::Destination),
+        };
+        let sessions = if matches!(self.path, Path::Pass | Path::Counted(_)) { 1 } else { self.sessions };
+        Load {
+            name: self.path.name().to_owned(),
+            ethernet: Ethernet::default(),
+            gtpu: teid.map(tunnel),
+            user: UserPacket { source, destination, source_port: 40_000, destination_port: 53, is },
+            sessions,
+            flows: 1,
+            order: self.order,
+            sizes: Sizes::One(self.size),
+            send: Sending { cpus: vec![cpu], ..Sending::default() },
+        }
+    }
+
+    /// The frames.
+    pub(super) fn template(self, load: &Load) -> Result<Template> {
+        let (source, destination) = match self.path {
+            Path::Uplink | Path::Relay => (cases::GNB_MAC, cases::POD_N3_MAC),
+            Path::Downlink => (cases::ROUTER_MAC, cases::POD_N6_MAC),
+            // For another host.
+            Path::Pass => (cases::ROUTER_MAC, cases::HOST_MAC),
+            Path::Counted(_) => {
+                let packet = self.path.case();
+                return packet
+                    .map(Template::fixed)
+                    .with_context(|| format!("no packet is {}", self.path.name()));
             }
-            // For another host, to another address.
-            Path::Pass => {
-                let other = packet::Ipv4::new(cases::SERVER, cases::PEER, payload);
-                packet::ethernet(cases::HOST_MAC, cases::ROUTER_MAC, packet::ETHERTYPE_IPV4, &other.bytes())
-            }
+        };
+        let templates = Templates::new(load, Mac(source), Mac(destination))?.templates;
+        templates.into_iter().next().context("a scenario has a template")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_reasons_have_a_packet() {
+        let counted: Vec<_> = Path::counted().into_iter().map(Path::name).collect();
+        for reason in ["peer-not-allowed", "ue-spoofed", "ttl-expired", "session-drop", "malformed"] {
+            assert!(counted.contains(&reason), "{counted:?}");
         }
     }
 }

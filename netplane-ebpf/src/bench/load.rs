@@ -14,14 +14,14 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// Bytes at the start of a frame that a template has: all headers, the marker and the time. No live frame is
 /// shorter when it is handed in; shorter ones are cut.
-const HEAD: usize = 160;
+pub(crate) const HEAD: usize = 160;
 
 /// Frames of one length. Offsets are from the start of the frame; 0 for a field that is not there.
 #[repr(C)]
-struct Template {
-    head: [u64; HEAD / 8],
+pub(crate) struct Template {
+    pub(crate) head: [u64; HEAD / 8],
     /// Bytes of the frame, without FCS.
-    length: u16,
+    pub(crate) length: u16,
     teid: u16,
     /// Of the 32 bits of the user's address that count up.
     user: u16,
@@ -45,14 +45,14 @@ struct Template {
 
 /// A session and, of its flows, one.
 #[repr(C)]
-struct Turn {
+pub(crate) struct Turn {
     session: u32,
     flow: u32,
 }
 
 /// How to send.
 #[repr(C)]
-struct LoadConfig {
+pub(crate) struct LoadConfig {
     /// Used elements of `TURNS` and `PATTERN`.
     turns: u32,
     pattern: u32,
@@ -65,7 +65,7 @@ struct LoadConfig {
 
 /// Where a CPU is.
 #[repr(C)]
-struct LoadState {
+pub(crate) struct LoadState {
     turn: u32,
     step: u32,
     /// Frames to send in all.
@@ -104,7 +104,7 @@ fn generate(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn live(ctx: &XdpContext) -> Option<u32> {
-    let config = LOAD_CONFIG.get(0)?;
+    let config = config()?;
     let state = state()?;
     if state.sent >= state.limit {
         return None;
@@ -121,7 +121,7 @@ fn live(ctx: &XdpContext) -> Option<u32> {
         }
         state.due += config.interval;
     }
-    let template = LOAD_TEMPLATES.get(step(config, state)?)?;
+    let template = template(step(config, state)?)?;
     let turn = turn(config, state)?;
     let frame = Bytes { start: ctx.data(), end: ctx.data_end() };
     let handed_in = frame.end - frame.start;
@@ -159,7 +159,7 @@ fn stamp(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn over_pktgen(frame: Bytes, length: u32) -> Option<()> {
-    let config = LOAD_CONFIG.get(0)?;
+    let config = config()?;
     let state = state()?;
     let template = of_length(length)?;
     let turn = turn(config, state)?;
@@ -186,11 +186,21 @@ fn over_pktgen(frame: Bytes, length: u32) -> Option<()> {
 
 #[inline(always)]
 fn of_length(length: u32) -> Option<&'static Template> {
-    (0..16).find_map(|index| LOAD_TEMPLATES.get(index).filter(|it| u32::from(it.length) == length))
+    (0..16).find_map(|index| template(index).filter(|it| u32::from(it.length) == length))
 }
 
 #[inline(always)]
-fn state() -> Option<&'static mut LoadState> {
+pub(crate) fn config() -> Option<&'static LoadConfig> {
+    LOAD_CONFIG.get(0)
+}
+
+#[inline(always)]
+pub(crate) fn template(index: u32) -> Option<&'static Template> {
+    LOAD_TEMPLATES.get(index)
+}
+
+#[inline(always)]
+pub(crate) fn state() -> Option<&'static mut LoadState> {
     // SAFETY: a checked value of this CPU; a program on one CPU does not run twice at a time.
     LOAD_STATE.get_ptr_mut(0).map(|it| unsafe { &mut *it })
 }
@@ -203,7 +213,7 @@ fn step(config: &LoadConfig, state: &mut LoadState) -> Option<u32> {
 }
 
 #[inline(always)]
-fn turn(config: &LoadConfig, state: &mut LoadState) -> Option<&'static Turn> {
+pub(crate) fn turn(config: &LoadConfig, state: &mut LoadState) -> Option<&'static Turn> {
     let index = state.turn;
     state.turn = if index + 1 >= config.turns { 0 } else { index + 1 };
     TURNS.get(index)
@@ -211,14 +221,16 @@ fn turn(config: &LoadConfig, state: &mut LoadState) -> Option<&'static Turn> {
 
 /// The fields that change.
 #[inline(always)]
-fn write(frame: Bytes, template: &Template, turn: &Turn, config: &LoadConfig) -> Option<()> {
+pub(crate) fn write(frame: Bytes, template: &Template, turn: &Turn, config: &LoadConfig) -> Option<()> {
     if template.teid != 0 {
         frame.put(template.teid, template.first_teid.wrapping_add(turn.session).to_be())?;
     }
     let user = template.first_user.wrapping_add(turn.session);
     let flow = template.first_flow.wrapping_add(turn.flow) & 0xffff;
-    frame.put(template.user, user.to_be())?;
-    frame.put(template.flow, (flow as u16).to_be())?;
+    if template.user != 0 {
+        frame.put(template.user, user.to_be())?;
+        frame.put(template.flow, (flow as u16).to_be())?;
+    }
     let user_sum = (user >> 16) + (user & 0xffff);
     if template.ip_checksum != 0 {
         frame.put(template.ip_checksum, checksum(template.ip_sum + user_sum).to_be())?;

@@ -1,0 +1,109 @@
+//! The tables of the programs under test: the case table's standard ones, and as many sessions as are asked
+//! for.
+
+use super::scenario::{downlink_key, relay_key, uplink_key, user};
+use crate::load::objects::map;
+use anyhow::Result;
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::xdp::DevMap;
+use aya::maps::{Array, HashMap};
+use netplane_common::map::{
+    DownlinkEntry, DownlinkKey4, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey, Router, UplinkEntry,
+    UplinkKey,
+};
+use netplane_common::testing::cases;
+use netplane_common::testing::tables::words;
+use netplane_common::wire::Be32;
+
+/// Sizes of the product's maps for so many sessions: each once as an uplink, a relay and a downlink.
+pub(super) fn sizes(sessions: u32) -> [(&'static str, u32); 3] {
+    // The case table's own sessions and counters have room beside them.
+    [("UPLINK", 2 * sessions + 64), ("DOWNLINK4", sessions + 64), ("SESSION_COUNTERS", 2 * sessions + 64)]
+}
+
+/// Fills the product's maps.
+pub(super) fn fill(product: &mut Ebpf, sessions: u32) -> Result<()> {
+    let standard = cases::standard();
+    let mut next_hops: Array<_, NextHop> = map(product, "NEXT_HOPS")?;
+    standard.next_hops.iter().try_for_each(|(index, it)| next_hops.set(*index, it, 0))?;
+    let mut ports: DevMap<_> = map(product, "PORTS")?;
+    ports.set(cases::OTHER_PORT, cases::IFINDEX, None, 0)?;
+    let mut endpoints: HashMap<_, EndpointKey, EndpointEntry> = map(product, "ENDPOINTS")?;
+    standard.endpoints.iter().try_for_each(|(key, it)| endpoints.insert(key, it, 0))?;
+    let mut routes: LpmTrie<_, RouteKey, u32> = map(product, "ROUTES")?;
+    for ((scope, address, length), next_hop) in &standard.routes {
+        let key = RouteKey { scope: *scope, destination: words(*address) };
+        routes.insert(&Key::new(32 + u32::from(*length), key), next_hop, 0)?;
+    }
+    let mut routers: Array<_, Router> = map(product, "ROUTERS")?;
+    standard.routers.iter().try_for_each(|(scope, it)| routers.set(*scope, it, 0))?;
+    let mut peers: LpmTrie<_, PeerKey, u8> = map(product, "PEERS")?;
+    for (network, address, length) in standard.peers.keys() {
+        let key = PeerKey { network: *network, address: words(*address) };
+        peers.insert(&Key::new(32 + u32::from(*length), key), 1, 0)?;
+    }
+    fill_sessions(product, sessions)
+}
+
+fn fill_sessions(product: &mut Ebpf, sessions: u32) -> Result<()> {
+    let standard = cases::standard();
+    let mut uplink: HashMap<_, UplinkKey, UplinkEntry> = map(product, "UPLINK")?;
+    standard.uplink.iter().try_for_each(|(key, it)| uplink.insert(key, it, 0))?;
+    for session in 0..sessions {
+        let entry = UplinkEntry { ue4: user(session).into(), counter: session, ..cases::uplink_entry() };
+        uplink.insert(uplink_key(session), entry, 0)?;
+        let entry = UplinkEntry { counter: session, ..cases::relay_entry() };
+        uplink.insert(relay_key(session), entry, 0)?;
+    }
+    let mut downlink: HashMap<_, DownlinkKey4, DownlinkEntry> = map(product, "DOWNLINK4")?;
+    standard.downlink4.iter().try_for_each(|(key, it)| downlink.insert(key, it, 0))?;
+    for session in 0..sessions {
+        // The largest of the sizes that are measured fits.
+        let entry = DownlinkEntry { counter: sessions + session, mtu: 1456, ..cases::downlink_entry() };
+        downlink.insert(downlink_key(session), entry, 0)?;
+    }
+    Ok(())
+}
+
+/// `FloorSession` of `netplane-ebpf/src/bench/floor.rs`: user, peer, local, TEID, next hop, counter.
+type FloorSession = [u32; 6];
+
+/// `FloorNextHop` of the same file: MACs, port.
+type FloorNextHop = [u32; 4];
+
+/// Sizes of the floor's maps.
+pub(super) fn floor_sizes(sessions: u32) -> [(&'static str, u32); 3] {
+    [("FLOOR_UPLINK", sessions), ("FLOOR_DOWNLINK", sessions), ("FLOOR_COUNTERS", 2 * sessions)]
+}
+
+/// Fills the floor's maps with the same sessions.
+pub(super) fn fill_floor(bench: &mut Ebpf, sessions: u32) -> Result<()> {
+    let mut next_hops: Array<_, FloorNextHop> = map(bench, "FLOOR_NEXT_HOPS")?;
+    next_hops.set(cases::TO_ROUTER, floor_next_hop(cases::ROUTER_MAC, cases::POD_N6_MAC), 0)?;
+    next_hops.set(cases::TO_GNB, floor_next_hop(cases::GNB_MAC, cases::POD_N3_MAC), 0)?;
+    let mut ports: DevMap<_> = map(bench, "FLOOR_PORTS")?;
+    ports.set(cases::OTHER_PORT, cases::IFINDEX, None, 0)?;
+    let raw = |address: std::net::Ipv4Addr| Be32::from(address).raw();
+    let session = |session: u32, next_hop, counter| -> FloorSession {
+        let teid = Be32::new(cases::DOWNLINK_TEID).raw();
+        [raw(user(session)), raw(cases::GNB), raw(cases::POD_N3), teid, next_hop, counter]
+    };
+    let mut uplink: HashMap<_, [u32; 2], FloorSession> = map(bench, "FLOOR_UPLINK")?;
+    for it in 0..sessions {
+        let key = [uplink_key(it).teid.raw(), raw(cases::POD_N3)];
+        uplink.insert(key, session(it, cases::TO_ROUTER, it), 0)?;
+    }
+    let mut downlink: HashMap<_, u32, FloorSession> = map(bench, "FLOOR_DOWNLINK")?;
+    for it in 0..sessions {
+        downlink.insert(raw(user(it)), session(it, cases::TO_GNB, sessions + it), 0)?;
+    }
+    Ok(())
+}
+
+fn floor_next_hop(to: [u8; 6], from: [u8; 6]) -> FloorNextHop {
+    let [a, b, c, d, e, f] = to;
+    let [g, h, i, j, k, l] = from;
+    let word = u32::from_ne_bytes;
+    [word([a, b, c, d]), word([e, f, g, h]), word([i, j, k, l]), cases::OTHER_PORT]
+}
