@@ -4,6 +4,8 @@ pub mod attach;
 
 pub mod demo;
 
+pub mod guard;
+
 pub mod lab;
 
 pub mod load;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use netplane_common::decide::decide;
 use netplane_common::frame::SliceFrame;
 use netplane_common::map::{DownlinkKey4, UplinkKey};
-use netplane_common::testing::cases;
+use netplane_common::testing::{cases, packet};
 use netplane_common::verdict::{Reason, Verdict};
 use netplane_common::wire::Be32;
 use std::net::{IpAddr, Ipv4Addr};
@@ -142,6 +142,20 @@ impl Scenario {
             order: self.order,
             sizes: Sizes::One(self.size),
             send: Sending { cpus: vec![cpu], ..Sending::default() },
+        }
+    }
+
+    /// A packet that takes this path with the case table's standard tables.
+    pub(crate) fn standard_packet(self) -> Option<Vec<u8>> {
+        let inner = cases::user_packet().bytes();
+        let gpdu = |teid| cases::from_gnb(&packet::gtpu_with_container(teid, 1, cases::QFI, &inner));
+        let to_user = |to| packet::Ipv4::new(cases::SERVER, to, packet::udp(53, 40_000, b"hello")).bytes();
+        match self.path {
+            Path::Uplink => Some(gpdu(cases::TEID)),
+            Path::Relay => Some(gpdu(cases::RELAY_TEID)),
+            Path::Downlink => Some(cases::from_router(&to_user(cases::UE))),
+            Path::Pass => Some(cases::from_router(&to_user(cases::PEER))),
+            Path::Counted(_) => self.path.case(),
         }
     }
 

@@ -1,7 +1,9 @@
-//! The demo as a program: what it leaves behind when it is interrupted. The API server double, in modules.
+//! The demo as a program: what it leaves behind when it is interrupted. In modules: the API
+//! server double, and the guard of the packet program.
 
 mod apiserver;
 mod apiserver_faults;
+mod guard;
 mod kubectl;
 
 use std::io::{BufRead, BufReader};

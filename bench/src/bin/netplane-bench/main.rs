@@ -10,9 +10,10 @@ mod traffic;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use netplane_bench::guard::{self, Table};
 use netplane_bench::report::model::Row;
 use netplane_bench::report::{self, Run, compare, text};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// netplane beside what people use today, and beside itself. Without a command: all parts, about ten minutes.
@@ -79,6 +80,14 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Counts lookups, calls and sizes of the packet program, and says what has grown beyond bench/guard.json.
+    Guard {
+        /// Write what is counted into the table.
+        #[arg(long)]
+        renew: bool,
+        #[arg(long, default_value = guard::TABLE)]
+        table: PathBuf,
+    },
     /// Says what became better or worse from A to B, and how sure that is.
     Compare {
         /// Reports of A: runs of the same thing.
@@ -111,6 +120,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Throughput { arguments, output }) => part(&output, || traffic::throughput(&arguments)),
         Some(Command::Report { reports, output }) => again(&reports, &output),
         Some(Command::Compare { a, b }) => compared(&a, &b),
+        Some(Command::Guard { renew, table }) => guarded(renew, &table),
     }
 }
 
@@ -183,4 +193,16 @@ fn compared(a: &[PathBuf], b: &[PathBuf]) -> Result<()> {
 #[expect(clippy::print_stderr, reason = "progress is for the person who waits")]
 fn progress(what: &str) {
     eprintln!("{what}");
+}
+
+#[expect(clippy::print_stdout, reason = "the counts are what was asked for")]
+fn guarded(renew: bool, path: &Path) -> Result<()> {
+    let now = Table::measure()?;
+    if renew {
+        return now.renew(path);
+    }
+    println!("{}", serde_json::to_string_pretty(&now)?);
+    let grown = Table::read(path)?.grown(&now);
+    anyhow::ensure!(grown.is_empty(), "grown beyond {}:\n{}", path.display(), grown.join("\n"));
+    Ok(())
 }
