@@ -14,6 +14,8 @@ pub struct Place<'a> {
     pub name: &'a str,
     pub namespace: Option<&'a Namespace>,
     pub interfaces: &'a [&'a str],
+    /// Whether what IP throws away counts. Not where it only throws away copies of what sockets have.
+    pub with_ip: bool,
 }
 
 /// All drop counters of these places.
@@ -31,6 +33,7 @@ pub(super) fn read(places: &[Place<'_>]) -> Result<Counters> {
             for interface in place.interfaces {
                 driver(interface, &mut found)?;
             }
+            found.retain(|it, _| place.with_ip || !it.starts_with("Ip "));
             Ok(found)
         };
         let found = match place.namespace {

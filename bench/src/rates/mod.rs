@@ -186,7 +186,7 @@ pub fn between(
     let mut rows = Vec::new();
     let transmitting = [setup.transmit.interface];
     let mut tester = Tester::new(setup, scenario)?;
-    tester.places = vec![Place { name: "tester", namespace: None, interfaces: &transmitting }];
+    tester.places = vec![Place { name: "tester", namespace: None, interfaces: &transmitting, with_ip: true }];
     tester.is_account_open = true;
     tester.warm_up()?;
     let (mut passed, mut offered) = (Vec::new(), Vec::new());

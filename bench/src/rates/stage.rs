@@ -126,7 +126,6 @@ impl Stage {
     }
 
     fn start_upf(&mut self, sessions: u32) -> Result<()> {
-        self.lab.pod.sysctl("net/ipv4/ip_forward", "1")?;
         let tunnel = |number| Tunnel {
             ue: Ipv4Addr::from_bits(nads::FIRST_USER.to_bits() + number),
             local_teid: Teid(nads::FIRST_UPLINK + number),
@@ -152,7 +151,7 @@ impl Stage {
         let start = || {
             pin(cpu)?;
             Priority::Device.give(nix::unistd::gettid())?;
-            Endpoint::start(&config)
+            Endpoint::start_on_sockets(&config, "net2")
         };
         self.upf = Some(self.lab.pod.run(start)??);
         Ok(())
@@ -204,13 +203,19 @@ impl Stage {
             poll_on(receiver, receive.interface, self.cores.sink, Priority::Sink)?;
         }
         // Not of the receiving host: there the sink drops all, as it should.
-        let sender = Place { name: "tester", namespace: transmit.namespace, interfaces: &["n3", "n6"] };
-        let node = Place { name: "node", namespace: Some(&lab.node), interfaces: &["n3", "n6"] };
+        let sender =
+            Place { name: "tester", namespace: transmit.namespace, interfaces: &["n3", "n6"], with_ip: true };
+        let node =
+            Place { name: "node", namespace: Some(&lab.node), interfaces: &["n3", "n6"], with_ip: true };
         tester.places = vec![sender, node];
         if self.subject.has_pod() {
             // What a macvlan cannot send is among its master's drops.
-            let interfaces = &["upf0"];
-            tester.places.push(Place { name: "pod", namespace: Some(&lab.pod), interfaces });
+            tester.places.push(Place {
+                name: "pod",
+                namespace: Some(&lab.pod),
+                interfaces: &[],
+                with_ip: false,
+            });
         }
         if let Some(upf) = &self.upf {
             tester.own_counters = Some(Box::new(move || Ok(upf_drops(upf))));
@@ -259,6 +264,7 @@ fn upf_drops(upf: &Endpoint) -> Counters {
         ("upf spoofed", counters.spoofed),
         ("upf malformed", counters.malformed),
         ("upf errors", counters.errors),
+        ("upf data socket", counters.lost),
     ]
     .into_iter()
     .map(|(name, count)| (name.to_owned(), count))

@@ -135,7 +135,7 @@ pub(crate) fn send(arguments: &TrafficArguments) -> Result<()> {
     };
     let sending = [interface];
     let mut tester = Tester::new(arguments.common.setup(interface, receive), &scenario)?;
-    tester.places = vec![Place { name: "tester", namespace: None, interfaces: &sending }];
+    tester.places = vec![Place { name: "tester", namespace: None, interfaces: &sending, with_ip: true }];
     let trial = tester.trial(scenario.load())?;
     println!(
         "{} frames sent in {:.3} s, {} received, {:.0} a second, lost {:.4} %, late {}",

@@ -102,6 +102,18 @@ pub(super) fn echo_response([high, low]: [u8; 2]) -> [u8; 14] {
     [FLAGS | FLAG_SEQUENCE, ECHO_RESPONSE, 0, 6, 0, 0, 0, 0, high, low, 0, 0, RECOVERY, 0]
 }
 
+/// Takes one from an IPv4 packet's TTL, with its checksum (RFC 1141); false if it is at its end.
+pub(super) fn hop(packet: &mut [u8]) -> bool {
+    let Some(header) = packet.get_mut(..20).filter(|header| header[0] >> 4 == 4 && header[8] > 1) else {
+        return false;
+    };
+    header[8] -= 1;
+    let sum = u32::from(u16::from_be_bytes([header[10], header[11]])) + 0x100;
+    let folded = (sum + (sum >> 16)) as u16;
+    header[10..12].copy_from_slice(&folded.to_be_bytes());
+    true
+}
+
 /// Source of an IPv4 packet.
 pub(super) fn source(packet: &[u8]) -> Option<Ipv4Addr> {
     address(packet, 12)
@@ -152,6 +164,24 @@ mod tests {
             Message::EchoRequest { sequence: [0x12, 0x34] }
         );
         assert_eq!(echo_response([0x12, 0x34]), [0x32, 2, 0, 6, 0, 0, 0, 0, 0x12, 0x34, 0, 0, 14, 0]);
+    }
+
+    #[test]
+    fn a_hop_keeps_the_checksum_right() {
+        let sum = |header: &[u8]| {
+            let words = header.chunks_exact(2).map(|it| u32::from(u16::from_be_bytes([it[0], it[1]])));
+            let sum: u32 = words.sum();
+            (sum >> 16) + (sum & 0xffff)
+        };
+        for id in 0..=u16::MAX {
+            let mut header = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 60, 0, 1, 10, 50, 0, 1];
+            header[4..6].copy_from_slice(&id.to_be_bytes());
+            let checksum = !(sum(&header) as u16);
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            assert!(hop(&mut header));
+            assert_eq!((header[8], sum(&header)), (63, 0xffff), "{id}");
+        }
+        assert!(!hop(&mut [0x45, 0, 0, 20, 0, 0, 0, 0, 1, 17, 0, 0, 10, 60, 0, 1, 10, 50, 0, 1]));
     }
 
     #[test]

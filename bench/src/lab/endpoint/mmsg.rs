@@ -30,6 +30,15 @@ impl Slot {
         &self.buffer[self.start..self.end]
     }
 
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.end]
+    }
+
+    /// Makes the last `length` bytes the datagram.
+    pub(super) fn keep_last(&mut self, length: usize) {
+        self.start = self.end - length;
+    }
+
     /// Where a packet goes that is to get a header in front.
     pub(super) fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[HEADER_MAX..]
@@ -75,13 +84,21 @@ impl Batch {
         &mut self.slots[index]
     }
 
+    /// Exchanges two slots, or leaves one where it is.
+    pub(super) fn swap(&mut self, a: usize, b: usize) {
+        if a != b {
+            self.slots.swap(a, b);
+        }
+    }
+
     /// Takes what has arrived, without waiting. Returns how many datagrams there are.
     ///
     /// # Errors
     /// An error of the socket other than that nothing has arrived.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         for slot in &mut self.slots {
-            (slot.start, slot.end) = (0, SLOT_SIZE);
+            // Room in front, for who puts a tunnel's header there.
+            (slot.start, slot.end) = (HEADER_MAX, SLOT_SIZE);
         }
         let (mut headers, _vectors) = self.headers(BATCH);
         // SAFETY: each header points to a slot's address and, through its vector, to a slot's buffer, with
@@ -101,7 +118,7 @@ impl Batch {
             return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
         };
         for (slot, header) in self.slots.iter_mut().zip(&headers[..n_received]) {
-            slot.end = header.msg_len as usize;
+            slot.end = slot.start + header.msg_len as usize;
         }
         Ok(n_received)
     }

@@ -13,6 +13,8 @@ mod gun;
 
 mod mmsg;
 
+mod sockets;
+
 mod tun;
 
 pub use config::{EndpointConfig, Role, Teid, TunConfig, Tunnel};
@@ -29,7 +31,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -46,6 +48,8 @@ pub struct Endpoint {
     counters: Arc<Counters>,
     stop: Arc<EventFd>,
     threads: Vec<JoinHandle<()>>,
+    /// The packet socket, if there is one.
+    data: Option<OwnedFd>,
 }
 
 /// What both threads work with.
@@ -100,6 +104,8 @@ counters! {
     other_messages,
     /// The socket or the device refused a packet.
     errors,
+    /// From the data network, when the socket's buffer was full.
+    lost,
 }
 
 fn count(counter: &AtomicU64, more: u64) {
@@ -128,7 +134,7 @@ impl Endpoint {
             counters: counters.clone(),
             stop: stop.clone(),
         });
-        let mut endpoint = Self { counters, stop, threads: Vec::new() };
+        let mut endpoint = Self { counters, stop, threads: Vec::new(), data: None };
         for (name, work) in [("to-tunnel", to_tunnel as fn(&Shared)), ("from-tunnel", from_tunnel)] {
             let shared = shared.clone();
             let thread = std::thread::Builder::new().name(name.to_owned());
@@ -139,6 +145,9 @@ impl Endpoint {
 
     /// What it has done so far.
     pub fn counters(&self) -> EndpointCounters {
+        if let Some(data) = &self.data {
+            count(&self.counters.lost, sockets::lost(data.as_fd()));
+        }
         self.counters.snapshot()
     }
 }
