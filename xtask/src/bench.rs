@@ -1,4 +1,4 @@
-//! `bench`: nanoseconds per packet beside a floor program, or ADD and DEL beside the reference plugins.
+//! `bench`: the benchmarks, all or one part.
 
 use crate::{build, privilege, setup};
 use anyhow::Result;

@@ -23,7 +23,7 @@ cargo xtask VERB
   build            builds the packet programs and the workspace, as a release
   demo [ARGS]      setup, build, and the main job in a lab of namespaces; `demo --help` tells its arguments
   test [unit|all]  setup, format, lints, tidy and the tests; `unit` leaves out the integration tests
-  bench [ARGS]     setup, build, and nanoseconds per packet; `bench attach`: ADD and DEL; `--help` tells more
+  bench [PART]     setup, build, and all benchmarks, or packets, rates, attach; `bench --help` tells more
   tidy             checks the rules of the tree that the compiler does not check
 ";
 

@@ -95,8 +95,8 @@ fn tshark_reads_what_the_scenario_says() {
     for (index, (frame, fields)) in seen.iter().enumerate() {
         assert_eq!(frame.bytes.len(), 14 + 20 + 8 + 16 + 64);
         let (session, flow) = (index % 3, index / 3);
-        assert_eq!(fields.all("gtp.teid"), format!("0x{:08x}", 0x1001 + session));
-        assert_eq!(fields.last("ip.src"), format!("10.60.0.{}", 1 + session));
+        assert_eq!(fields.all("gtp.teid"), format!("0x{:08x}", 0x1000_0001 + session));
+        assert_eq!(fields.last("ip.src"), format!("100.64.0.{}", 1 + session));
         assert_eq!(fields.last("udp.srcport"), (40_000 + flow).to_string());
         assert_eq!(fields.all("ip.checksum.status"), format!("{CHECKSUM_GOOD},{CHECKSUM_GOOD}"));
         assert_eq!(fields.all("gtp.ext_hdr.pdu_ses_con.qos_flow_id"), "9");

@@ -5,7 +5,7 @@ mod cores;
 
 mod counters;
 
-mod nads;
+pub mod nads;
 
 mod search;
 

@@ -13,8 +13,16 @@ pub(super) const FIRST_UPLINK: u32 = 0x1000_0001;
 pub(super) const FIRST_DOWNLINK: u32 = 0x2000_0001;
 pub(super) const QFI: u8 = 9;
 
-/// Writes N3 with this many sessions, and N6; in the mode that the metadata's key `xdp` names.
+/// Puts them where the lab's netplane looks, and the default network.
 pub(super) fn apply(lab: &Lab, sessions: u32, mode: &str) -> Result<()> {
+    for (name, text) in files(sessions, mode) {
+        lab.write_nad(&name, text.as_bytes())?;
+    }
+    lab.write_nad("default-network.yaml", DEFAULT_NETWORK.as_bytes())
+}
+
+/// N3 with this many sessions, and N6, by their files' names; in the mode that the metadata's key `xdp` names.
+pub fn files(sessions: u32, mode: &str) -> Vec<(String, String)> {
     let session = |number: u32| -> Value {
         let ue = Ipv4Addr::from_bits(FIRST_USER.to_bits() + number);
         json!({
@@ -34,7 +42,7 @@ pub(super) fn apply(lab: &Lab, sessions: u32, mode: &str) -> Result<()> {
         "type": "host-local", "subnet": "10.40.0.0/24", "rangeStart": "10.40.0.50",
         "gateway": "10.40.0.1", "routes": [{ "dst": "0.0.0.0/0" }],
     });
-    for (name, metadata, ipam) in [("n3", access, n3), ("n6", data, n6)] {
+    let file = |(name, metadata, ipam): (&str, Value, Value)| {
         let config = json!({
             "cniVersion": "1.1.0", "type": "macvlan", "master": name, "mode": "bridge", "ipam": ipam,
         });
@@ -47,9 +55,9 @@ pub(super) fn apply(lab: &Lab, sessions: u32, mode: &str) -> Result<()> {
             },
             "spec": { "config": config.to_string() },
         });
-        lab.write_nad(&format!("{name}.yaml"), nad.to_string().as_bytes())?;
-    }
-    lab.write_nad("default-network.yaml", DEFAULT_NETWORK.as_bytes())
+        (format!("{name}.yaml"), nad.to_string())
+    };
+    [("n3", access, n3), ("n6", data, n6)].map(file).to_vec()
 }
 
 const DEFAULT_NETWORK: &str = include_str!("../../../examples/nads/default-network.yaml");

@@ -8,7 +8,7 @@ mod rates;
 
 mod traffic;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use netplane_bench::guard::{self, Table};
 use netplane_bench::report::model::Row;
@@ -72,6 +72,16 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Writes NADs with the sessions that the scenarios of bench/scenarios use, for a node that is measured.
+    Nads {
+        /// Folder for n3.yaml and n6.yaml.
+        folder: PathBuf,
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        sessions: u32,
+        /// The metadata's key `xdp`.
+        #[arg(long, default_value = "native")]
+        xdp: String,
+    },
     /// Makes the page of a report's JSON, or of several together.
     Report {
         /// Files of JSON; their rows are put into one report.
@@ -118,6 +128,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Attach { arguments, output }) => part(&output, || attach::run(&arguments)),
         Some(Command::Traffic(arguments)) => traffic::send(&arguments),
         Some(Command::Throughput { arguments, output }) => part(&output, || traffic::throughput(&arguments)),
+        Some(Command::Nads { folder, sessions, xdp }) => write_nads(&folder, sessions, &xdp),
         Some(Command::Report { reports, output }) => again(&reports, &output),
         Some(Command::Compare { a, b }) => compared(&a, &b),
         Some(Command::Guard { renew, table }) => guarded(renew, &table),
@@ -204,5 +215,14 @@ fn guarded(renew: bool, path: &Path) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(&now)?);
     let grown = Table::read(path)?.grown(&now);
     anyhow::ensure!(grown.is_empty(), "grown beyond {}:\n{}", path.display(), grown.join("\n"));
+    Ok(())
+}
+
+fn write_nads(folder: &Path, sessions: u32, mode: &str) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("folder {}", folder.display()))?;
+    for (name, text) in netplane_bench::rates::nads::files(sessions, mode) {
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    }
     Ok(())
 }
