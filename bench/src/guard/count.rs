@@ -142,7 +142,7 @@ fn counts(packet: &[u8], tables: &MapTables) -> (Verdict, Counts) {
 pub(super) fn paths() -> BTreeMap<String, Counts> {
     let standard = cases::standard();
     let mut paths = BTreeMap::new();
-    for path in Path::FORWARDED.into_iter().chain(Path::counted()) {
+    for path in Path::FORWARDED.into_iter().chain(Path::IPV6).chain(Path::counted()) {
         let scenario = Scenario { path, sessions: 1, size: 64, order: Order::Sequential };
         if let Some(packet) = scenario.standard_packet() {
             paths.insert(path.name().to_owned(), counts(&packet, &standard).1);

@@ -45,7 +45,11 @@ impl Plan {
         let most = self.sessions.iter().copied().max().unwrap_or(1);
         let mut scenarios: Vec<_> =
             Path::FORWARDED.iter().map(|path| of(*path, size, Order::Uniform)).collect();
-        if sessions == most.min(1000) {
+        if sessions == most.min(tables::SESSIONS6) {
+            scenarios.extend(Path::IPV6.iter().map(|path| of(*path, size, Order::Uniform)));
+            let largest = self.sizes.iter().copied().filter(|it| *it <= 1436).max();
+            // The checksum over the whole packet costs the more the longer it is.
+            scenarios.extend(largest.map(|it| of(Path::Downlink6, it, Order::Uniform)));
             for size in self.sizes.iter().skip(1) {
                 scenarios.extend([Path::Uplink, Path::Downlink].map(|path| of(path, *size, Order::Uniform)));
             }

@@ -8,11 +8,11 @@ use crate::load::template::{Template, Templates};
 use anyhow::{Context, Result};
 use netplane_common::decide::decide;
 use netplane_common::frame::SliceFrame;
-use netplane_common::map::{DownlinkKey4, UplinkKey};
+use netplane_common::map::{DownlinkKey4, DownlinkKey6, UplinkKey, UplinkKey6};
 use netplane_common::testing::{cases, packet};
 use netplane_common::verdict::{Reason, Verdict};
 use netplane_common::wire::Be32;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A way of a packet through the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub enum Path {
     Uplink,
     Downlink,
     Relay,
+    /// Of users with IPv6 prefixes, in a tunnel over IPv6.
+    Uplink6,
+    /// The same, with the outer UDP checksum over the whole packet.
+    Downlink6,
     /// A packet for nobody here.
     Pass,
     /// A packet that is dropped, or passed to the pod, for a reason that is counted.
@@ -29,6 +33,9 @@ pub enum Path {
 impl Path {
     /// The ways of packets of sessions, and of others'.
     pub const FORWARDED: [Self; 4] = [Self::Uplink, Self::Downlink, Self::Relay, Self::Pass];
+
+    /// The same over IPv6.
+    pub const IPV6: [Self; 2] = [Self::Uplink6, Self::Downlink6];
 
     /// One for each reason that a packet of the case table has in the standard tables.
     pub fn counted() -> Vec<Self> {
@@ -41,6 +48,8 @@ impl Path {
             Self::Uplink => "uplink",
             Self::Downlink => "downlink",
             Self::Relay => "relay",
+            Self::Uplink6 => "uplink, IPv6",
+            Self::Downlink6 => "downlink, IPv6",
             Self::Pass => "pass",
             Self::Counted(reason) => reason.name(),
         }
@@ -51,7 +60,7 @@ impl Path {
         match self {
             Self::Uplink => Some("floor_uplink"),
             Self::Downlink => Some("floor_downlink"),
-            Self::Relay | Self::Pass | Self::Counted(_) => None,
+            _ => None,
         }
     }
 
@@ -95,6 +104,24 @@ pub(super) fn user(session: u32) -> Ipv4Addr {
     Ipv4Addr::from(USERS + session)
 }
 
+/// The upper 64 bits of a user's IPv6 address; the second word counts up.
+fn user6(session: u32) -> u64 {
+    0x2001_0db8 << 32 | u64::from(0x0060_0001 + session)
+}
+
+pub(super) fn uplink_key6(session: u32) -> UplinkKey6 {
+    cases::uplink_key6(UPLINK_TEIDS + session)
+}
+
+pub(super) fn downlink_key6(session: u32) -> DownlinkKey6 {
+    DownlinkKey6 { port: cases::port(), ue: user_prefix(session) }
+}
+
+pub(super) fn user_prefix(session: u32) -> [Be32; 2] {
+    let prefix = user6(session);
+    [Be32::new((prefix >> 32) as u32), Be32::new(prefix as u32)]
+}
+
 pub(super) fn uplink_key(session: u32) -> UplinkKey {
     cases::uplink_key(UPLINK_TEIDS + session)
 }
@@ -111,25 +138,28 @@ impl Scenario {
     /// The traffic, in the form that the generators know.
     pub(super) fn load(self, cpu: usize) -> Load {
         let teid = match self.path {
-            Path::Uplink => Some(UPLINK_TEIDS),
+            Path::Uplink | Path::Uplink6 => Some(UPLINK_TEIDS),
             Path::Relay => Some(RELAY_TEIDS),
             _ => None,
         };
+        let is_v6 = matches!(self.path, Path::Uplink6 | Path::Downlink6);
+        let of = |v4: Ipv4Addr, v6: Ipv6Addr| if is_v6 { IpAddr::V6(v6) } else { IpAddr::V4(v4) };
         let tunnel = |teid| Tunnel {
-            source: IpAddr::V4(cases::GNB),
-            destination: IpAddr::V4(cases::POD_N3),
+            source: of(cases::GNB, cases::GNB6),
+            destination: of(cases::POD_N3, cases::POD_N3_6),
             source_port: crate::lab::endpoint::GTPU_PORT,
             teid: Teid(teid),
             qfi: Some(cases::QFI),
             downlink: false,
             dscp: 0,
         };
-        let (server, user) = (IpAddr::V4(cases::SERVER), IpAddr::V4(user(0)));
+        let server = of(cases::SERVER, cases::SERVER6);
+        let user = of(user(0), Ipv6Addr::from_bits(u128::from(user6(0)) << 64 | 1));
         let (source, destination, is) = match self.path {
-            Path::Uplink | Path::Relay => (user, server, User::Source),
-            Path::Downlink => (server, user, User::Destination),
+            Path::Uplink | Path::Uplink6 | Path::Relay => (user, server, User::Source),
+            Path::Downlink | Path::Downlink6 => (server, user, User::Destination),
             // To another address.
-            _ => (server, IpAddr::V4(cases::PEER), User::Destination),
+            Path::Pass | Path::Counted(_) => (server, IpAddr::V4(cases::PEER), User::Destination),
         };
         let sessions = if matches!(self.path, Path::Pass | Path::Counted(_)) { 1 } else { self.sessions };
         Load {
@@ -154,6 +184,11 @@ impl Scenario {
             Path::Uplink => Some(gpdu(cases::TEID)),
             Path::Relay => Some(gpdu(cases::RELAY_TEID)),
             Path::Downlink => Some(cases::from_router(&to_user(cases::UE))),
+            Path::Uplink6 | Path::Downlink6 => {
+                let load = Self { sessions: 1, ..self }.load(0);
+                let first = self.template(&load).ok()?.frame;
+                Some(first)
+            }
             Path::Pass => Some(cases::from_router(&to_user(cases::PEER))),
             Path::Counted(_) => self.path.case(),
         }
@@ -162,8 +197,8 @@ impl Scenario {
     /// The frames.
     pub(super) fn template(self, load: &Load) -> Result<Template> {
         let (source, destination) = match self.path {
-            Path::Uplink | Path::Relay => (cases::GNB_MAC, cases::POD_N3_MAC),
-            Path::Downlink => (cases::ROUTER_MAC, cases::POD_N6_MAC),
+            Path::Uplink | Path::Uplink6 | Path::Relay => (cases::GNB_MAC, cases::POD_N3_MAC),
+            Path::Downlink | Path::Downlink6 => (cases::ROUTER_MAC, cases::POD_N6_MAC),
             // For another host.
             Path::Pass => (cases::ROUTER_MAC, cases::HOST_MAC),
             Path::Counted(_) => {

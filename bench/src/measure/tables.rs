@@ -1,7 +1,7 @@
 //! The tables of the programs under test: the case table's standard ones, and as many sessions as are asked
 //! for.
 
-use super::scenario::{downlink_key, relay_key, uplink_key, user};
+use super::scenario::{downlink_key, downlink_key6, relay_key, uplink_key, uplink_key6, user, user_prefix};
 use crate::load::objects::map;
 use anyhow::Result;
 use aya::Ebpf;
@@ -9,18 +9,27 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMap;
 use aya::maps::{Array, HashMap};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey, Router, UplinkEntry,
-    UplinkKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey,
+    Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 use netplane_common::testing::cases;
 use netplane_common::testing::tables::words;
 use netplane_common::wire::Be32;
 
 /// Sizes of the product's maps for so many sessions: each once as an uplink, a relay and a downlink.
-pub(super) fn sizes(sessions: u32) -> [(&'static str, u32); 3] {
+pub(super) fn sizes(sessions: u32) -> [(&'static str, u32); 5] {
     // The case table's own sessions and counters have room beside them.
-    [("UPLINK", 2 * sessions + 64), ("DOWNLINK4", sessions + 64), ("SESSION_COUNTERS", 2 * sessions + 64)]
+    [
+        ("UPLINK", 2 * sessions + 64),
+        ("DOWNLINK4", sessions + 64),
+        ("SESSION_COUNTERS", 2 * sessions + 64),
+        ("UPLINK6", sessions.min(SESSIONS6) + 64),
+        ("DOWNLINK6", sessions.min(SESSIONS6) + 64),
+    ]
 }
+
+/// Sessions that IPv6 is measured with, at most.
+pub(super) const SESSIONS6: u32 = 1000;
 
 /// Fills the product's maps.
 pub(super) fn fill(product: &mut Ebpf, sessions: u32) -> Result<()> {
@@ -62,6 +71,29 @@ fn fill_sessions(product: &mut Ebpf, sessions: u32) -> Result<()> {
         // The largest of the sizes that are measured fits.
         let entry = DownlinkEntry { counter: sessions + session, mtu: 1456, ..cases::downlink_entry() };
         downlink.insert(downlink_key(session), entry, 0)?;
+    }
+    fill_sessions6(product, sessions)
+}
+
+fn fill_sessions6(product: &mut Ebpf, sessions: u32) -> Result<()> {
+    let standard = cases::standard();
+    let mut uplink: HashMap<_, UplinkKey6, UplinkEntry> = map(product, "UPLINK6")?;
+    standard.uplink6.iter().try_for_each(|(key, it)| uplink.insert(key, it, 0))?;
+    for session in 0..sessions.min(SESSIONS6) {
+        let ue6 = user_prefix(session);
+        let entry = UplinkEntry { ue6, counter: session, ..cases::uplink_entry6() };
+        uplink.insert(uplink_key6(session), entry, 0)?;
+    }
+    let mut downlink: HashMap<_, DownlinkKey6, DownlinkEntry> = map(product, "DOWNLINK6")?;
+    standard.downlink6.iter().try_for_each(|(key, it)| downlink.insert(key, it, 0))?;
+    for session in 0..sessions.min(SESSIONS6) {
+        let entry = DownlinkEntry {
+            counter: sessions + session,
+            mtu: 1436,
+            next_hop: cases::TO_GNB6,
+            ..cases::downlink_entry()
+        };
+        downlink.insert(downlink_key6(session), entry, 0)?;
     }
     Ok(())
 }

@@ -133,7 +133,7 @@ fn costs(report: &Report, page: &mut String) {
 }
 
 /// Paths in the packets' part that are no reason for a drop.
-const FORWARDED: [&str; 4] = ["uplink", "downlink", "relay", "pass"];
+const FORWARDED: [&str; 6] = ["uplink", "downlink", "relay", "pass", "uplink, IPv6", "downlink, IPv6"];
 
 /// Names and medians, of the rows that have one.
 fn medians<'a>(rows: impl Iterator<Item = &'a Row>, name: impl Fn(&Row) -> String) -> Vec<(String, f64)> {
