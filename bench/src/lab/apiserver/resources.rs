@@ -36,8 +36,18 @@ const PLAIN: Resource = Resource {
     stored: "",
 };
 
+/// An object of a group, with `/status`, of no namespace.
+const fn cluster_wide(
+    group: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    kind: &'static str,
+) -> Resource {
+    Resource { group, plural, singular, kind, namespaced: false, status: true, stored: group, ..PLAIN }
+}
+
 /// Every resource, in the order of discovery.
-pub(super) static RESOURCES: [Resource; 8] = [
+pub(super) static RESOURCES: [Resource; 18] = [
     Resource {
         plural: "events",
         singular: "event",
@@ -53,6 +63,7 @@ pub(super) static RESOURCES: [Resource; 8] = [
         ],
         ..PLAIN
     },
+    Resource { plural: "configmaps", singular: "configmap", kind: "ConfigMap", short: &["cm"], ..PLAIN },
     Resource {
         plural: "namespaces",
         singular: "namespace",
@@ -83,6 +94,47 @@ pub(super) static RESOURCES: [Resource; 8] = [
         ..PLAIN
     },
     Resource {
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        kind: "ServiceAccount",
+        short: &["sa"],
+        ..PLAIN
+    },
+    cluster_wide(
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicy",
+        "ValidatingAdmissionPolicy",
+    ),
+    Resource {
+        status: false,
+        ..cluster_wide(
+            "admissionregistration.k8s.io",
+            "validatingadmissionpolicybindings",
+            "validatingadmissionpolicybinding",
+            "ValidatingAdmissionPolicyBinding",
+        )
+    },
+    Resource {
+        short: &["crd", "crds"],
+        ..cluster_wide(
+            "apiextensions.k8s.io",
+            "customresourcedefinitions",
+            "customresourcedefinition",
+            "CustomResourceDefinition",
+        )
+    },
+    Resource {
+        short: &["ds"],
+        namespaced: true,
+        ..cluster_wide("apps", "daemonsets", "daemonset", "DaemonSet")
+    },
+    Resource {
+        short: &["deploy"],
+        namespaced: true,
+        ..cluster_wide("apps", "deployments", "deployment", "Deployment")
+    },
+    Resource {
         group: "events.k8s.io",
         plural: "events",
         singular: "event",
@@ -108,6 +160,25 @@ pub(super) static RESOURCES: [Resource; 8] = [
         custom: true,
         stored: "k8s.cni.cncf.io",
         ..PLAIN
+    },
+    Resource {
+        short: &["netpol"],
+        namespaced: true,
+        status: false,
+        ..cluster_wide("networking.k8s.io", "networkpolicies", "networkpolicy", "NetworkPolicy")
+    },
+    Resource {
+        status: false,
+        ..cluster_wide(
+            "rbac.authorization.k8s.io",
+            "clusterrolebindings",
+            "clusterrolebinding",
+            "ClusterRoleBinding",
+        )
+    },
+    Resource {
+        status: false,
+        ..cluster_wide("rbac.authorization.k8s.io", "clusterroles", "clusterrole", "ClusterRole")
     },
     Resource {
         group: "resource.k8s.io",
@@ -238,6 +309,6 @@ mod tests {
                 "{path}"
             );
         }
-        assert_eq!(discovery("/apis/apps/v1"), None);
+        assert_eq!(discovery("/apis/batch/v1"), None);
     }
 }
