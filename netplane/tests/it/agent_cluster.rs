@@ -289,7 +289,7 @@ fn reported(server: &ApiServer) -> Vec<String> {
 }
 
 #[track_caller]
-fn until_reported(server: &ApiServer, agent: &Process) {
+pub(crate) fn until_reported(server: &ApiServer, agent: &Process) {
     let wanted = ["eth0", "net1", "net2"];
     let probe = || Ok((reported(server) == wanted).then_some(()));
     wait_for("network-status", LIMIT, probe).unwrap_or_else(|error| panic!("{error}\n{}", agent.log_tail()));

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 const DRIVER: &str = "sriov.example.com";
 
 /// A lab with an API server that has the pod, with claims `a` (devices `vf-1` and a GPU) and `b` (`vf-0`).
-struct Claims {
-    lab: Lab,
-    server: ApiServer,
+pub(crate) struct Claims {
+    pub(crate) lab: Lab,
+    pub(crate) server: ApiServer,
 }
 
 impl Claims {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lab = Lab::new();
         lab.recorded.node.ip("link set lo up");
         let netns = Netns::open(lab.recorded.node.netns()).expect("the node's namespace");
@@ -81,7 +81,7 @@ impl Claims {
         }));
     }
 
-    fn configuration(&self, kubelet: &Kubelet, networks: &str) -> Value {
+    pub(crate) fn configuration(&self, kubelet: &Kubelet, networks: &str) -> Value {
         let mut configuration = self.lab.configuration(kubelet.dir(), networks);
         configuration["kubeconfig"] = json!(self.server.kubeconfig());
         configuration

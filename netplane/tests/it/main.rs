@@ -29,6 +29,7 @@ mod cluster;
 mod containerd;
 mod dataplane;
 mod demo;
+mod deploy;
 mod harness;
 mod install;
 mod ipv6;

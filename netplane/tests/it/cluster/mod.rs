@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use std::net::IpAddr;
 
 /// A node with an API server and one pod `core/upf-0`.
-struct Stage {
+pub(crate) struct Stage {
     node: Node,
-    server: ApiServer,
+    pub(crate) server: ApiServer,
     pod: Pod,
 }
 
@@ -45,7 +45,7 @@ impl Stage {
     }
 
     /// A pod that selects these networks.
-    fn selecting(networks: &str) -> Self {
+    pub(crate) fn selecting(networks: &str) -> Self {
         Self::new(&json!({ "k8s.v1.cni.cncf.io/networks": networks }))
     }
 
@@ -69,7 +69,7 @@ impl Stage {
     }
 
     /// All from the cluster.
-    fn configuration(&self) -> Value {
+    pub(crate) fn configuration(&self) -> Value {
         json!({
             "cniVersion": "1.1.0", "name": "test", "type": "netplane",
             "kubeconfig": self.server.kubeconfig(), "cniDir": self.node.records(),
@@ -90,7 +90,7 @@ impl Stage {
         self.node.call(verb, &self.pod, configuration)
     }
 
-    fn add(&self, configuration: &Value) -> Value {
+    pub(crate) fn add(&self, configuration: &Value) -> Value {
         self.call("ADD", configuration).expect("attached").expect("a result")
     }
 
