@@ -1,7 +1,8 @@
-//! What the developer verbs share with `netplane/build.rs` and `bench/build.rs`: finding a toolchain
-//! for BPF and building the packet programs with it.
+//! What the developer verbs share with `netplane/build.rs`, `bench/build.rs` and the tests: finding a toolchain
+//! for BPF and building the packet programs with it, and the container image.
 
 pub mod bpf;
+pub mod image;
 pub mod process;
 pub mod toolchain;
 

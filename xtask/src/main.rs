@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod container;
 mod demo;
 mod privilege;
 mod setup;
@@ -24,6 +25,7 @@ cargo xtask VERB
   demo [ARGS]      setup, build, and the main job in a lab of namespaces; `demo --help` tells its arguments
   test [unit|all]  setup, format, lints, tidy and the tests; `unit` leaves out the integration tests
   bench [PART]     setup, build, and all benchmarks, or packets, rates, attach; `bench --help` tells more
+  image [FILE]     the container image as an OCI archive, target/image/netplane-VERSION.tar if not told otherwise
   tidy             checks the rules of the tree that the compiler does not check
 ";
 
@@ -47,6 +49,7 @@ fn dispatch() -> Result<()> {
         Some("demo") => demo::run(&rest),
         Some("test") => test::run(&rest),
         Some("bench") => bench::run(&rest),
+        Some("image") => container::run(&rest),
         Some("tidy") => none(&rest).and_then(|()| tidy::run()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

@@ -73,7 +73,8 @@ fn left(lab: &Lab, containerd: &Containerd<'_>) -> Vec<String> {
 fn attach_two(default: &str) {
     let lab = lab();
     let mut containerd = Containerd::start(&lab, &configuration(&lab, default)).expect("containerd");
-    let pod = |name| PodSpec { namespace: "core", name, annotations: &[(NETWORKS, "n3, n6@data0")] };
+    let pod =
+        |name| PodSpec { namespace: "core", name, annotations: &[(NETWORKS, "n3, n6@data0")], uid: None };
     let first = containerd.run(pod("first")).expect("a pod");
     let second = containerd.run(pod("second")).expect("another pod");
     for pod in [&first, &second] {
@@ -122,7 +123,7 @@ fn containerd_attaches_fifty_pods_at_once() {
             let containerd = &containerd;
             scope.spawn(move || {
                 let (name, annotations) = (format!("pod-{number}"), [(NETWORKS, "n3,n6")]);
-                let pod = PodSpec { namespace: "core", name: &name, annotations: &annotations };
+                let pod = PodSpec { namespace: "core", name: &name, annotations: &annotations, uid: None };
                 containerd.run_sandbox(pod).expect("a pod")
             })
         };
@@ -163,6 +164,7 @@ fn containerd_and_the_agent_run_the_examples_without_a_cluster() {
         namespace: namespace.as_str().expect("a namespace"),
         name: name.as_str().expect("a name"),
         annotations: &annotations,
+        uid: None,
     };
     let pod = containerd.run(spec).expect("a pod");
     // In containerd's mount namespace, as on a node: there the pod's namespace has the path of its record.
@@ -196,8 +198,12 @@ fn containerd_hands_on_why_a_pod_was_not_attached() {
     let lab = lab();
     let containerd = Containerd::start(&lab, &configuration(&lab, "bridge")).expect("containerd");
     let annotations = [(NETWORKS, "n3,no-such-network")];
-    let error =
-        containerd.run_sandbox(PodSpec { namespace: "core", name: "wrong", annotations: &annotations });
+    let error = containerd.run_sandbox(PodSpec {
+        namespace: "core",
+        name: "wrong",
+        annotations: &annotations,
+        uid: None,
+    });
     let error = format!("{:#}", error.expect_err("no such network"));
     assert!(error.contains("core/no-such-network") && error.contains("no such NAD"), "{error}");
     assert_eq!(left(&lab, &containerd), Vec::<String>::new());

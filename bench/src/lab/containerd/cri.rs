@@ -1,6 +1,7 @@
 //! The part of CRI that kubelet needs for a pod's sandbox (`runtime.v1.RuntimeService`), over containerd's
 //! socket. Messages carry the fields that are used; protobuf skips the others.
 
+use super::container::SandboxSecurity;
 use anyhow::{Context, Result, anyhow, ensure};
 use hyper_util::rt::TokioIo;
 use prost::Message;
@@ -34,6 +35,9 @@ pub struct SandboxConfig {
     pub metadata: Option<Metadata>,
     #[prost(string, tag = "2")]
     pub hostname: String,
+    /// Where its containers' logs go.
+    #[prost(string, tag = "3")]
+    pub log_directory: String,
     #[prost(map = "string, string", tag = "7")]
     pub annotations: HashMap<String, String>,
     #[prost(message, optional, tag = "8")]
@@ -45,6 +49,8 @@ pub struct SandboxConfig {
 pub struct LinuxConfig {
     #[prost(string, tag = "1")]
     pub cgroup_parent: String,
+    #[prost(message, optional, tag = "2")]
+    pub security: Option<SandboxSecurity>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -156,7 +162,7 @@ impl Cri {
         Ok(Self { runtime, channel })
     }
 
-    fn call<Q, A>(&self, method: &'static str, request: Q) -> Result<A>
+    pub(super) fn call<Q, A>(&self, method: &'static str, request: Q) -> Result<A>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,

@@ -5,7 +5,11 @@
 //! the mount namespace has the lab's /var/lib and an empty /run, so that sandboxes' network namespaces,
 //! shims' sockets and host-local's addresses are the lab's.
 
+pub mod container;
+
 pub mod cri;
+
+pub mod kubelet;
 
 mod image;
 
@@ -52,6 +56,8 @@ pub struct PodSpec<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub annotations: &'a [(&'a str, &'a str)],
+    /// As the API server has it; nothing: made of the name.
+    pub uid: Option<&'a str>,
 }
 
 /// A sandbox that runs.
@@ -137,13 +143,14 @@ impl<'a> Containerd<'a> {
         self.cri.run(SandboxConfig {
             metadata: Some(Metadata {
                 name: pod.name.to_owned(),
-                uid: format!("uid-of-{}", pod.name),
+                uid: pod.uid.map_or_else(|| format!("uid-of-{}", pod.name), str::to_owned),
                 namespace: pod.namespace.to_owned(),
                 attempt: 0,
             }),
             hostname: pod.name.to_owned(),
             annotations: pod.annotations.iter().map(own).collect::<HashMap<_, _>>(),
-            linux: Some(LinuxConfig { cgroup_parent: format!("/{}", self.cgroup) }),
+            linux: Some(LinuxConfig { cgroup_parent: format!("/{}", self.cgroup), security: None }),
+            ..SandboxConfig::default()
         })
     }
 
@@ -212,13 +219,16 @@ impl<'a> Containerd<'a> {
 
 /// The first process of the namespaces, which sets them up and takes in what loses its parent.
 fn start_init(lab: &Lab, folder: &Path, cgroup: &str) -> Result<u32> {
-    /// `$0` is the lab's /var/lib, `$1` the file that says when all is set up.
-    const SCRIPT: &str = "mount --bind \"$0\" /var/lib && mount -t tmpfs none /run && mkdir /run/netns \
-                          && : > \"$1\" && while :; do busybox sleep 3600; done";
+    /// `$0` is the lab's /var/lib, `$1` where the agent's socket is, `$2` the file that says when all is set up.
+    /// What is mounted on the host's /run/netns would be found before ours by those who read the list of mounts.
+    const SCRIPT: &str = "mount --bind \"$0\" /var/lib || exit; while umount -l /run/netns 2>&-; do :; done; \
+                          mount -t tmpfs none /run && mount --make-shared /run && mkdir /run/netns /run/netplane \
+                          && mount --bind \"$1\" /run/netplane && : > \"$2\" && while :; do busybox sleep 3600; done";
     let ready = folder.join("ready");
     let mut command = lab.node.command(UNSHARE.program);
     command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    command.args(["--", BUSYBOX.program, "sh", "-c", SCRIPT]).arg(lab.var_lib()).arg(&ready);
+    command.args(["--", BUSYBOX.program, "sh", "-c", SCRIPT]).arg(lab.var_lib());
+    command.arg(lab.folder().join("run")).arg(&ready);
     // Undone after the processes in them have ended.
     lab.undo.make(|| Ok(((), Undo::Cgroups(cgroup.to_owned()))))?;
     let process = lab.spawn("containerd-init", command)?;

@@ -62,7 +62,8 @@ fn pods_of_containerd_get_networks_of_the_cluster_also_after_the_token_was_repla
         let mut pod = apiserver::pod("core", name, "node", &json!({ NETWORKS: "n3" }));
         pod["metadata"]["uid"] = format!("uid-of-{name}").into();
         server.put(pod).expect("a pod");
-        let pod = containerd.run(PodSpec { namespace: "core", name, annotations: &[(NETWORKS, "n3")] });
+        let pod =
+            containerd.run(PodSpec { namespace: "core", name, annotations: &[(NETWORKS, "n3")], uid: None });
         let pod = pod.unwrap_or_else(|error| panic!("{error:#}\n{}", install.log()));
         assert_eq!(pod.namespace.interfaces().expect("interfaces"), ["lo", "eth0", "net1"]);
         let pod = server.get("pods", "core", name).expect("it is there");
@@ -121,7 +122,9 @@ fn the_node_stays_ready_while_its_configuration_changes_100_times() {
     assert_eq!(wrong, [""; 0]);
     assert!(asked.into_inner() > 100, "nobody asked");
     until("the runtime has the last one", || loaded(&containerd).contains("1400"));
-    let pod = containerd.run(PodSpec { namespace: "core", name: "pod", annotations: &[] }).expect("a pod");
+    let pod = containerd
+        .run(PodSpec { namespace: "core", name: "pod", annotations: &[], uid: None })
+        .expect("a pod");
     let link = pod.namespace.ip_json(&["link", "show", "eth0"]).expect("a link");
     assert_eq!(link[0]["mtu"], 1400);
 }
