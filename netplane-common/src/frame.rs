@@ -2,12 +2,18 @@
 //! `__sk_buff`; [`SliceFrame`] is the same thing on a vector, for tests, fuzzers and reference runs.
 
 use crate::wire::Wire;
+use crate::wire::ethernet::EtherType;
 
 /// A frame that starts with its Ethernet header. Offsets and lengths are in bytes.
 ///
 /// Every method answers `None` instead of touching bytes outside the frame, and then has changed
 /// nothing.
 pub trait Frame {
+    /// Whether a decision on this frame may forward it, and whether it may turn it into an answer. Together
+    /// they need more stack than a BPF program has: there one program forwards, and another one answers.
+    const FORWARDS: bool = true;
+    const ANSWERS: bool = true;
+
     /// Bytes in the frame, without FCS.
     fn len(&self) -> usize;
 
@@ -40,6 +46,39 @@ pub trait Frame {
     /// padded with zero (RFC 1071). In the order of bytes that `from_ne_bytes` gives, as
     /// [`crate::wire::checksum`] has it.
     fn sum(&self, from: usize, to: usize) -> Option<u32>;
+
+    /// Tag control information of a frame whose VLAN tag is always taken off and kept beside it, in host byte
+    /// order; 0 where there was none. `None`: a tag is where it was, in the frame.
+    #[inline(always)]
+    fn stripped_vlan(&self) -> Option<u16> {
+        None
+    }
+
+    /// Has the frame leave with this VLAN identifier beside it (0: untagged). `false`: that is not how it is
+    /// done here, and the tag belongs into the frame.
+    #[inline(always)]
+    fn leave_with_vlan(&mut self, _id: u16) -> bool {
+        false
+    }
+
+    /// Whether the frame is one packet as on a wire, so that it can be rewritten: no merged segments, no
+    /// checksum that hardware was to finish. Asked before the first write, and after it is known to be ours.
+    #[inline(always)]
+    fn prepare(&mut self) -> bool {
+        true
+    }
+
+    /// Whether the kernel can make wire packets of a frame that `prepare` refuses.
+    #[inline(always)]
+    fn can_be_finished(&self) -> bool {
+        false
+    }
+
+    /// As [`Frame::move_head`], to a frame that will carry this network protocol.
+    #[inline(always)]
+    fn move_head_to(&mut self, by: isize, _ether_type: EtherType) -> Option<()> {
+        self.move_head(by)
+    }
 }
 
 /// A frame in memory with as much headroom as XDP promises (`XDP_PACKET_HEADROOM`).

@@ -290,13 +290,14 @@ fn relink<F: Frame>(
         frame.truncate(end)?;
     }
     let NextHop { macs, macs_rest, vlan, .. } = *next_hop;
-    if vlan == 0 {
-        move_head(frame, (Ethernet::LEN + room) as isize - from as isize)?;
+    if frame.leave_with_vlan(vlan) || vlan == 0 {
+        move_head(frame, (Ethernet::LEN + room) as isize - from as isize, start.ether_type)?;
         let Start { ether_type, bytes } = start;
         frame.store(0, LinkStart { macs, macs_rest, ether_type, bytes })?;
         Some(Ethernet::LEN)
     } else {
-        move_head(frame, (Ethernet::LEN + VlanTag::LEN + room) as isize - from as isize)?;
+        let by = (Ethernet::LEN + VlanTag::LEN + room) as isize - from as isize;
+        move_head(frame, by, start.ether_type)?;
         let bytes = vlan.to_be_bytes();
         frame.store(0, LinkStart { macs, macs_rest, ether_type: EtherType::VLAN, bytes })?;
         let l3 = Ethernet::LEN + VlanTag::LEN;
@@ -308,6 +309,6 @@ fn relink<F: Frame>(
 
 /// A relayed packet mostly stays where it is, and the kernel's helper costs as much as a lookup.
 #[inline(always)]
-fn move_head<F: Frame>(frame: &mut F, by: isize) -> Option<()> {
-    if by == 0 { Some(()) } else { frame.move_head(by) }
+fn move_head<F: Frame>(frame: &mut F, by: isize, ether_type: EtherType) -> Option<()> {
+    if by == 0 { Some(()) } else { frame.move_head_to(by, ether_type) }
 }

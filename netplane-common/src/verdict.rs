@@ -17,6 +17,11 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $name,)+ }
             }
 
+            /// The reason with this number.
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
+            }
+
             /// One sentence for people.
             pub const fn sentence(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+),)+ }
@@ -53,6 +58,8 @@ reasons! {
     EcnNotCapable = 9, "ecn-not-capable", drop;
     /// The driver gave no room in front of or behind the packet.
     NoRoom = 10, "no-room", drop;
+    /// Several packets in one buffer, or an unfinished checksum, and nothing there to finish them.
+    Merged = 11, "merged", drop;
     /// The G-PDU's PDU Session Container has not the session's QFI, or there is none.
     QfiMismatch = 12, "qfi-mismatch", drop;
     /// A G-PDU for an endpoint, but no session for its TEID: the pod may know it.
@@ -103,4 +110,130 @@ pub enum Verdict {
         network: u16,
         reason: Reason,
     },
+    /// To be answered, if this frame could be ([`crate::frame::Frame::ANSWERS`]).
+    ToAnswer {
+        network: u16,
+        reason: Reason,
+    },
+    /// Ours, but not yet a packet as on a wire ([`crate::frame::Frame::prepare`]): the kernel makes it so, and
+    /// each packet of it is decided on then.
+    Unfinished,
+}
+
+/// A verdict in one word, as the programs hand it on. Every bit is defined whatever the verdict is: of an enum,
+/// the compiler works on fields that the variant at hand does not have, and the verifier refuses that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Packed(u64);
+
+/// Which [`Verdict`] an [`Packed`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Pass = 0,
+    PassCounted = 1,
+    Transmit = 2,
+    Redirect = 3,
+    Answer = 4,
+    Drop = 5,
+    ToAnswer = 6,
+    Unfinished = 7,
+}
+
+impl Packed {
+    pub const PASS: Self = Self::new(Kind::Pass, 0, 0, 0);
+    pub const TRANSMIT: Self = Self::new(Kind::Transmit, 0, 0, 0);
+    pub const UNFINISHED: Self = Self::new(Kind::Unfinished, 0, 0, 0);
+
+    #[inline(always)]
+    const fn new(kind: Kind, reason: u8, network: u16, port: u32) -> Self {
+        Self(kind as u64 | (reason as u64) << 8 | (network as u64) << 16 | (port as u64) << 32)
+    }
+
+    #[inline(always)]
+    pub const fn pass_counted(network: u16, reason: Reason) -> Self {
+        Self::new(Kind::PassCounted, reason as u8, network, 0)
+    }
+
+    #[inline(always)]
+    pub const fn redirect(port: u32) -> Self {
+        Self::new(Kind::Redirect, 0, 0, port)
+    }
+
+    #[inline(always)]
+    pub const fn answer(network: u16, reason: Reason, port: u32) -> Self {
+        Self::new(Kind::Answer, reason as u8, network, port)
+    }
+
+    #[inline(always)]
+    pub const fn drop(network: u16, reason: Reason) -> Self {
+        Self::new(Kind::Drop, reason as u8, network, 0)
+    }
+
+    #[inline(always)]
+    pub const fn to_answer(network: u16, reason: Reason) -> Self {
+        Self::new(Kind::ToAnswer, reason as u8, network, 0)
+    }
+
+    #[inline(always)]
+    pub const fn kind(self) -> Kind {
+        match self.0 as u8 {
+            1 => Kind::PassCounted,
+            2 => Kind::Transmit,
+            3 => Kind::Redirect,
+            4 => Kind::Answer,
+            5 => Kind::Drop,
+            6 => Kind::ToAnswer,
+            7 => Kind::Unfinished,
+            _ => Kind::Pass,
+        }
+    }
+
+    /// Bits that are no verdict.
+    pub const NONE: u64 = u64::MAX;
+
+    /// As a BPF function can return it.
+    #[inline(always)]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Packed::bits`] gave, or [`Packed::NONE`].
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Option<Self> {
+        if bits == Self::NONE { None } else { Some(Self(bits)) }
+    }
+
+    /// Number of the [`Reason`], 0 where the verdict has none.
+    #[inline(always)]
+    pub const fn reason_number(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    #[inline(always)]
+    pub const fn network(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    #[inline(always)]
+    pub const fn port(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl From<Packed> for Verdict {
+    fn from(it: Packed) -> Self {
+        let (network, port) = (it.network(), it.port());
+        let reason = Reason::from_number(it.reason_number()).unwrap_or(Reason::Malformed);
+        match it.kind() {
+            Kind::Pass => Self::Pass,
+            Kind::PassCounted => Self::PassCounted { network, reason },
+            Kind::Transmit => Self::Transmit,
+            Kind::Redirect => Self::Redirect { port },
+            Kind::Answer => Self::Answer { network, reason, port },
+            Kind::Drop => Self::Drop { network, reason },
+            Kind::ToAnswer => Self::ToAnswer { network, reason },
+            Kind::Unfinished => Self::Unfinished,
+        }
+    }
 }

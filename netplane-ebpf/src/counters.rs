@@ -1,11 +1,11 @@
 //! Counting in per-CPU elements, without atomic operations, and the sampled log of drops.
 
 use crate::maps;
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::info;
 use netplane_common::map::{AnswerBudget, Counter, network_counter_index};
-use netplane_common::verdict::Reason;
+use netplane_common::verdict::Packed;
 
 /// Of the drops of one reason on one CPU, the first and then one in this many (a power of two) is logged.
 const SAMPLE: u64 = 1024;
@@ -32,9 +32,20 @@ pub(crate) fn count_session(counter: u32, bytes: u32) {
 
 /// Counts a packet that was not forwarded. Returns how many there were before on this CPU.
 #[inline(always)]
-pub(crate) fn count(network: u16, reason: Reason, bytes: usize) -> u64 {
-    let counter = maps::NETWORK_COUNTERS.get_ptr_mut(network_counter_index(network, reason as u8));
+pub(crate) fn count(verdict: Packed, bytes: usize) -> u64 {
+    let index = network_counter_index(verdict.network(), verdict.reason_number());
+    let counter = maps::NETWORK_COUNTERS.get_ptr_mut(index);
     counter.map_or(0, |counter| add(counter, bytes as u64))
+}
+
+/// The same for one that is dropped. Some are logged, so that a person can see what they are; never all.
+#[inline(always)]
+pub(crate) fn count_drop<C: EbpfContext>(ctx: &C, verdict: Packed, bytes: usize) {
+    let count = count(verdict, bytes);
+    if count & (SAMPLE - 1) == 0 {
+        let (network, reason) = (verdict.network(), verdict.reason_number());
+        info!(ctx, "drop: network {} reason {} count {}", network, reason, count);
+    }
 }
 
 /// Takes one from this CPU's budget of answers. The clock is read only where a window's budget is used up.
@@ -55,12 +66,4 @@ pub(crate) fn take_answer() -> bool {
         (*budget).left = (*budget).left.wrapping_sub(1);
     }
     true
-}
-
-/// Logs some drops, so that a person can see what they are; never all of them.
-#[inline(always)]
-pub(crate) fn sample(ctx: &XdpContext, network: u16, reason: Reason, count: u64) {
-    if count & (SAMPLE - 1) == 0 {
-        info!(ctx, "drop: network {} reason {} count {}", network, reason as u8, count);
-    }
 }

@@ -3,22 +3,24 @@
 
 #![no_std]
 #![no_main]
-// Inline assembly for BPF, and telling constant offsets from others: see `xdp::XdpFrame::at`.
+// Inline assembly for BPF, and telling constant offsets from others: see `xdp::at`.
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "there is no other way to ask whether a value is a constant")]
 
 mod counters;
 mod maps;
+mod skb;
 mod tables;
+mod tc;
 mod xdp;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use netplane_common::decide::decide;
+use netplane_common::decide::packed;
 use netplane_common::frame::Frame;
 use netplane_common::map::NO_INDEX;
-use netplane_common::verdict::Verdict;
+use netplane_common::verdict::Kind;
 
 /// Attached to every master that carries a fast-path network.
 #[xdp]
@@ -26,23 +28,53 @@ use netplane_common::verdict::Verdict;
 fn netplane_xdp(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;
     let mut frame = xdp::XdpFrame::new(&ctx);
-    match decide(&mut frame, &tables::Maps, ifindex) {
-        Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::PassCounted { network, reason } => {
-            counters::count(network, reason, frame.len());
+    let verdict = packed(&mut frame, &tables::Maps, ifindex);
+    match verdict.kind() {
+        Kind::Pass => xdp_action::XDP_PASS,
+        Kind::PassCounted => {
+            counters::count(verdict, frame.len());
             xdp_action::XDP_PASS
         }
-        Verdict::Transmit => xdp_action::XDP_TX,
-        Verdict::Redirect { port } => redirect(port),
-        Verdict::Answer { network, reason, port } => {
-            counters::count(network, reason, frame.len());
-            if port == NO_INDEX { xdp_action::XDP_TX } else { redirect(port) }
-        }
-        Verdict::Drop { network, reason } => {
-            let count = counters::count(network, reason, frame.len());
-            counters::sample(&ctx, network, reason, count);
+        Kind::Transmit => xdp_action::XDP_TX,
+        Kind::Redirect => redirect(verdict.port()),
+        Kind::Drop => {
+            counters::count_drop(&ctx, verdict, frame.len());
             xdp_action::XDP_DROP
         }
+        Kind::ToAnswer => {
+            // SAFETY: a program of the same type, in an element of the map or not.
+            let _absent = unsafe { maps::XDP_ANSWER.tail_call(&ctx, 0) };
+            counters::count_drop(&ctx, verdict, frame.len());
+            xdp_action::XDP_DROP
+        }
+        // Never: this frame cannot be answered, and drivers hand over what they received.
+        Kind::Answer | Kind::Unfinished => xdp_action::XDP_PASS,
+    }
+}
+
+/// On a frame that is to be answered: tail-called by the other. Both in one program would need more stack than
+/// there is.
+#[xdp]
+#[inline(always)]
+fn netplane_xdp_answer(ctx: XdpContext) -> u32 {
+    let ifindex = ctx.ingress_ifindex() as u32;
+    let mut frame = xdp::XdpFrame::to_answer(&ctx);
+    let verdict = packed(&mut frame, &tables::Maps, ifindex);
+    match verdict.kind() {
+        Kind::Answer => {
+            counters::count(verdict, frame.len());
+            if verdict.port() == NO_INDEX { xdp_action::XDP_TX } else { redirect(verdict.port()) }
+        }
+        Kind::PassCounted => {
+            counters::count(verdict, frame.len());
+            xdp_action::XDP_PASS
+        }
+        Kind::Drop => {
+            counters::count_drop(&ctx, verdict, frame.len());
+            xdp_action::XDP_DROP
+        }
+        // The tables have changed meanwhile: as if the packet had been lost on its way.
+        _ => xdp_action::XDP_DROP,
     }
 }
 

@@ -2,11 +2,11 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf};
 use netplane_common::map::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey,
-    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey,
-    UplinkKey6,
+    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, RouteKey, Router, UplinkEntry,
+    UplinkKey, UplinkKey6,
 };
 
 /// Sessions per direction that fit unless the loader says otherwise.
@@ -47,6 +47,18 @@ pub(crate) static NETWORK_COUNTERS: PerCpuArray<Counter> =
 /// Not read by the programs: which network an index stands for, kept with the pins.
 #[map]
 pub(crate) static NETWORKS: Array<NetworkName> = Array::with_max_entries(MAX_NETWORKS, 0);
+/// What `PORTS` has, for TC: the kernel lets programs of one type only use a device map.
+#[map]
+pub(crate) static DEVICES: Array<u32> = Array::with_max_entries(256, 0);
+/// One element, for TC.
+#[map]
+pub(crate) static WIRE: Array<OffloadWire> = Array::with_max_entries(1, 0);
+/// One element: the XDP program that answers.
+#[map]
+pub(crate) static XDP_ANSWER: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// One element: the TC program that answers.
+#[map]
+pub(crate) static TC_ANSWER: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 

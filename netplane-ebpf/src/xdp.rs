@@ -17,7 +17,7 @@ const MAX_OFFSET: usize = 0x7fff;
 const MAX_HEADER: usize = 0x3fff;
 
 /// What [`netplane_sum`] returns for a range that is not in the frame: no folded sum is that large.
-const NO_SUM: u32 = u32::MAX;
+pub(crate) const NO_SUM: u32 = u32::MAX;
 /// Bytes that are added up at once.
 const CHUNK: usize = 32;
 
@@ -27,8 +27,14 @@ const CHUNK: usize = 32;
 #[inline(never)]
 extern "C" fn netplane_sum(ctx: *mut xdp_md, from: u32, to: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
-    let frame = XdpFrame::new(&ctx);
-    let (mut offset, to) = (from as usize, to as usize);
+    sum(|| (ctx.data(), ctx.data_end()), from as usize, to as usize)
+}
+
+/// The folded sum of the bytes from `from` to `to` of what `packet` points at the start and the end of, or
+/// `NO_SUM`.
+#[inline(always)]
+pub(crate) fn sum(packet: impl Fn() -> (usize, usize), from: usize, to: usize) -> u32 {
+    let mut offset = from;
     if offset > to || to > MAX_OFFSET {
         return NO_SUM;
     }
@@ -37,7 +43,8 @@ extern "C" fn netplane_sum(ctx: *mut xdp_md, from: u32, to: u32) -> u32 {
         if to - offset < CHUNK {
             break;
         }
-        let Some(words) = frame.at::<[u32; CHUNK / 4]>(offset) else { return NO_SUM };
+        let (data, end) = packet();
+        let Some(words) = at::<[u32; CHUNK / 4]>(data, end, offset) else { return NO_SUM };
         // SAFETY: `at` has checked the bounds; by reference, so that nothing is copied to the stack.
         for word in unsafe { &*words } {
             sum += u64::from(*word);
@@ -48,13 +55,17 @@ extern "C" fn netplane_sum(ctx: *mut xdp_md, from: u32, to: u32) -> u32 {
         if to - offset < 2 {
             break;
         }
-        let Some(word) = frame.load::<u16>(offset) else { return NO_SUM };
-        sum += u64::from(word);
+        let (data, end) = packet();
+        let Some(word) = at::<u16>(data, end, offset) else { return NO_SUM };
+        // SAFETY: as above.
+        sum += u64::from(unsafe { *word });
         offset += 2;
     }
     if offset < to {
-        let Some(last) = frame.load::<u8>(offset) else { return NO_SUM };
-        sum += u64::from(last);
+        let (data, end) = packet();
+        let Some(last) = at::<u8>(data, end, offset) else { return NO_SUM };
+        // SAFETY: as above.
+        sum += u64::from(unsafe { *last });
     }
     // At most 2^9 chunks of eight words of 32 bits: two folds to 32 bits, two to 16.
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
@@ -63,48 +74,83 @@ extern "C" fn netplane_sum(ctx: *mut xdp_md, from: u32, to: u32) -> u32 {
     ((sum & 0xffff) + (sum >> 16)) as u32
 }
 
-/// The frame behind an `xdp_md`.
-pub(crate) struct XdpFrame<'a> {
+/// A pointer to `T` at `offset` behind `data`, if all of it is before `end`. Both are of the context, read
+/// just now.
+#[inline(always)]
+pub(crate) fn at<T>(data: usize, end: usize, offset: usize) -> Option<*mut T> {
+    if offset > MAX_OFFSET {
+        return None;
+    }
+    let start = if is_val_statically_known(offset) {
+        data + offset
+    } else {
+        // The verifier ties a bounds check to the very register that is dereferenced. Left to itself,
+        // the compiler computes `data + offset` twice, and the check is of the other copy.
+        let mut start = data;
+        // SAFETY: an addition that the compiler cannot look into.
+        unsafe { asm!("{0} += {1}", inout(reg) start, in(reg) offset, options(pure, nomem, nostack)) };
+        start
+    };
+    if start + size_of::<T>() > end {
+        return None;
+    }
+    Some(start as *mut T)
+}
+
+/// Bytes between two packet pointers.
+#[inline(always)]
+pub(crate) fn distance(data: usize, end: usize) -> usize {
+    let mut len = end;
+    // In plain sight, the compiler folds the difference of two packet pointers into sums that the
+    // verifier prohibits (`limit - end + data`).
+    // SAFETY: a subtraction that the compiler cannot look into.
+    unsafe { asm!("{0} -= {1}", inout(reg) len, in(reg) data, options(pure, nomem, nostack)) };
+    len
+}
+
+/// See [`Frame::opaque`].
+#[inline(always)]
+pub(crate) fn opaque(offset: usize, by: u32) -> usize {
+    let mut offset = offset;
+    // SAFETY: the same bits flipped twice, which neither the compiler nor the verifier sees through.
+    unsafe {
+        asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) offset, in(reg) u64::from(by), options(pure, nomem, nostack));
+    }
+    offset & MAX_HEADER
+}
+
+/// The frame behind an `xdp_md`, in the program that answers or in the one that forwards.
+pub(crate) struct XdpFrame<'a, const ANSWERS: bool> {
     ctx: &'a XdpContext,
 }
 
-impl<'a> XdpFrame<'a> {
+impl<'a> XdpFrame<'a, false> {
     pub(crate) fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
     }
+}
 
-    /// A pointer to `T` at `offset`, if all of it is in the frame.
-    #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        if offset > MAX_OFFSET {
-            return None;
-        }
-        let start = if is_val_statically_known(offset) {
-            self.ctx.data() + offset
-        } else {
-            // The verifier ties a bounds check to the very register that is dereferenced. Left to itself,
-            // the compiler computes `data + offset` twice, and the check is of the other copy.
-            let mut start = self.ctx.data();
-            // SAFETY: an addition that the compiler cannot look into.
-            unsafe { asm!("{0} += {1}", inout(reg) start, in(reg) offset, options(pure, nomem, nostack)) };
-            start
-        };
-        if start + size_of::<T>() > self.ctx.data_end() {
-            return None;
-        }
-        Some(start as *mut T)
+impl<'a> XdpFrame<'a, true> {
+    #[allow(dead_code, reason = "the benches have this file and do not answer")]
+    pub(crate) fn to_answer(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
     }
 }
 
-impl Frame for XdpFrame<'_> {
+impl<const ANSWERS: bool> XdpFrame<'_, ANSWERS> {
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        at(self.ctx.data(), self.ctx.data_end(), offset)
+    }
+}
+
+impl<const ANSWERS: bool> Frame for XdpFrame<'_, ANSWERS> {
+    const FORWARDS: bool = !ANSWERS;
+    const ANSWERS: bool = ANSWERS;
+
     #[inline(always)]
     fn len(&self) -> usize {
-        let mut len = self.ctx.data_end();
-        // In plain sight, the compiler folds the difference of two packet pointers into sums that the
-        // verifier prohibits (`limit - end + data`).
-        // SAFETY: a subtraction that the compiler cannot look into.
-        unsafe { asm!("{0} -= {1}", inout(reg) len, in(reg) self.ctx.data(), options(pure, nomem, nostack)) };
-        len
+        distance(self.ctx.data(), self.ctx.data_end())
     }
 
     #[inline(always)]
@@ -123,12 +169,7 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn opaque(&self, offset: usize, by: u32) -> usize {
-        let mut offset = offset;
-        // SAFETY: the same bits flipped twice, which neither the compiler nor the verifier sees through.
-        unsafe {
-            asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) offset, in(reg) u64::from(by), options(pure, nomem, nostack));
-        }
-        offset & MAX_HEADER
+        opaque(offset, by)
     }
 
     #[inline(always)]

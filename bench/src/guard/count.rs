@@ -134,6 +134,8 @@ fn counts(packet: &[u8], tables: &MapTables) -> (Verdict, Counts) {
             counted.note("redirects");
         }
         Verdict::Pass | Verdict::Transmit => {}
+        // Not of frames in memory: they can be answered, and are packets.
+        Verdict::ToAnswer { .. } | Verdict::Unfinished => {}
     }
     (verdict, counts.take())
 }
@@ -156,6 +158,7 @@ pub(super) fn paths() -> BTreeMap<String, Counts> {
             Verdict::Answer { .. } => "any that is answered, at most",
             Verdict::Drop { .. } => "any that is dropped, at most",
             Verdict::Pass | Verdict::PassCounted { .. } => "any that is passed, at most",
+            Verdict::ToAnswer { .. } | Verdict::Unfinished => continue,
         };
         let most: &mut Counts = paths.entry(kind.to_owned()).or_default();
         for (what, count) in counts {

@@ -18,8 +18,16 @@ fn helper(number: i32) -> String {
         1 => "bpf_map_lookup_elem",
         5 => "bpf_ktime_get_ns",
         8 => "bpf_get_smp_processor_id",
+        11 => "bpf_l4_csum_replace",
+        12 => "bpf_tail_call",
+        18 => "bpf_skb_vlan_push",
+        19 => "bpf_skb_vlan_pop",
         25 => "bpf_perf_event_output",
+        38 => "bpf_skb_change_tail",
+        39 => "bpf_skb_pull_data",
+        40 => "bpf_csum_update",
         44 => "bpf_xdp_adjust_head",
+        50 => "bpf_skb_adjust_room",
         51 => "bpf_redirect_map",
         65 => "bpf_xdp_adjust_tail",
         130 => "bpf_ringbuf_output",
@@ -32,7 +40,7 @@ fn helper(number: i32) -> String {
     name.to_owned()
 }
 
-/// Instructions of the XDP program and what it calls, and how many places call each helper.
+/// Instructions of the XDP programs and of all functions in the object, and how many places call each helper.
 pub(super) fn object() -> Result<Counts> {
     let file = object::File::parse(bytes()).context("the product's BPF object is no ELF file")?;
     let mut counts = Counts::new();

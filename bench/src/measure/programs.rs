@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::ProgramArray;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use netplane::dataplane::{XDP_PROGRAM, object};
+use netplane::dataplane::{load_xdp, object};
 
 pub(super) const EMPTY: &str = "empty";
 pub(super) const TESTED: &str = "netplane_xdp";
@@ -39,7 +39,7 @@ impl Programs {
         let mut sizes = tables::floor_sizes(sessions).to_vec();
         sizes.push(("TURNS", TURNS));
         let mut bench = objects::load(&sizes)?;
-        load_program(&mut product, XDP_PROGRAM)?;
+        load_xdp(&mut product).context("cannot load the product's programs")?;
         for name in ["wrapper", EMPTY, "floor_uplink", "floor_downlink"] {
             load_program(&mut bench, name)?;
         }

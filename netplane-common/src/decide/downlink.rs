@@ -1,49 +1,41 @@
 //! Packets to users: into the tunnel that their session names.
 
-use super::{Arrival, flow_source_port, fold, icmp, not_forwarded, resolved, way_out};
+use super::{Arrival, flow_source_port, fold, icmp, not_forwarded, resolved, unfinished, way_out};
 use crate::frame::Frame;
 use crate::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, NextHop, SessionAction, downlink_flags, next_hop_flags,
 };
 use crate::rewrite::{self, Outer, OuterIp};
 use crate::tables::Tables;
-use crate::verdict::{Reason, Verdict};
+use crate::verdict::{Packed, Reason};
 use crate::wire::gtpu::{self, Gtpu, GtpuOptional, PduSessionContainer, message};
 use crate::wire::ip::{Ipv4, Ipv6, ecn, prefix64, protocol};
 use crate::wire::udp::Udp;
 use crate::wire::{Be16, Wire};
 
 #[inline(always)]
-pub(super) fn ipv4<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    arrival: Arrival,
-    header: Ipv4,
-) -> Verdict {
+pub(super) fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival, header: Ipv4) -> Packed {
     let key = DownlinkKey4 { port: arrival.port, ue: header.destination };
     match tables.downlink4(&key) {
+        Some(entry) if entry.mac == arrival.mac && !frame.prepare() => unfinished(frame, entry.network),
         Some(entry) if entry.mac == arrival.mac => match user4(frame, arrival.l3, header) {
             Ok(user) => decide(frame, tables, arrival, entry, user),
             Err(reason) => refused(frame, tables, arrival, entry, reason),
         },
-        _ => Verdict::Pass,
+        _ => Packed::PASS,
     }
 }
 
 #[inline(always)]
-pub(super) fn ipv6<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    arrival: Arrival,
-    header: Ipv6,
-) -> Verdict {
+pub(super) fn ipv6<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival, header: Ipv6) -> Packed {
     let key = DownlinkKey6 { port: arrival.port, ue: prefix64(&header.destination) };
     match tables.downlink6(&key) {
+        Some(entry) if entry.mac == arrival.mac && !frame.prepare() => unfinished(frame, entry.network),
         Some(entry) if entry.mac == arrival.mac => match user6(header) {
             Ok(user) => decide(frame, tables, arrival, entry, user),
             Err(reason) => refused(frame, tables, arrival, entry, reason),
         },
-        _ => Verdict::Pass,
+        _ => Packed::PASS,
     }
 }
 
@@ -54,7 +46,7 @@ fn decide<F: Frame, T: Tables>(
     arrival: Arrival,
     entry: &DownlinkEntry,
     user: User,
-) -> Verdict {
+) -> Packed {
     match forward(frame, tables, arrival, entry, user) {
         Ok(verdict) => verdict,
         Err(reason) => refused(frame, tables, arrival, entry, reason),
@@ -69,11 +61,13 @@ fn refused<F: Frame, T: Tables>(
     arrival: Arrival,
     entry: &DownlinkEntry,
     reason: Reason,
-) -> Verdict {
-    if matches!(reason, Reason::TtlExpired | Reason::TooBig) {
+) -> Packed {
+    if !matches!(reason, Reason::TtlExpired | Reason::TooBig) {
+        not_forwarded(entry.network, reason)
+    } else if F::ANSWERS {
         icmp::about_downlink(frame, tables, &arrival, entry, reason).verdict(entry.network, reason)
     } else {
-        not_forwarded(entry.network, reason)
+        Packed::to_answer(entry.network, reason)
     }
 }
 
@@ -84,7 +78,7 @@ fn forward<F: Frame, T: Tables>(
     arrival: Arrival,
     entry: &DownlinkEntry,
     user: User,
-) -> Result<Verdict, Reason> {
+) -> Result<Packed, Reason> {
     let next_hop = encapsulate(frame, tables, arrival.l3, entry, user)?;
     tables.count_session(entry.counter, u32::from(user.total_length));
     Ok(way_out(next_hop, arrival))

@@ -13,7 +13,7 @@ use crate::map::{
 use crate::parse::payload_offset;
 use crate::tables::Tables;
 use crate::verdict::Reason;
-use crate::wire::ethernet::{Ethernet, VlanTag};
+use crate::wire::ethernet::{EtherType, Ethernet, VlanTag};
 use crate::wire::gtpu::Gtpu;
 use crate::wire::icmp::{self, IcmpError};
 use crate::wire::ip::{Ipv4, Ipv6, prefix64, protocol};
@@ -231,7 +231,7 @@ fn to_user4<F: Frame, T: Tables>(
         return None;
     }
     frame.truncate(at + size_of::<Quote4>())?;
-    frame.move_head((Ethernet::LEN + Message4::LEN) as isize - at as isize)?;
+    frame.move_head_to((Ethernet::LEN + Message4::LEN) as isize - at as isize, EtherType::IPV4)?;
     frame.store(Ethernet::LEN, message)?;
     let packet = downlink::User {
         total_length: Message4::TOTAL as u16,
@@ -262,7 +262,7 @@ fn to_user6<F: Frame, T: Tables>(
         return None;
     }
     frame.truncate(at + size_of::<Quote6>())?;
-    frame.move_head((Ethernet::LEN + Message6::LEN) as isize - at as isize)?;
+    frame.move_head_to((Ethernet::LEN + Message6::LEN) as isize - at as isize, EtherType::IPV6)?;
     frame.store(Ethernet::LEN, message)?;
     let packet = downlink::User {
         total_length: Message6::TOTAL as u16,

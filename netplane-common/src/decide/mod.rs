@@ -13,12 +13,12 @@ mod uplink;
 use crate::frame::Frame;
 use crate::map::{NO_INDEX, NextHop, Port};
 use crate::tables::Tables;
-use crate::verdict::{Reason, Verdict};
-use crate::wire::Be32;
+use crate::verdict::{Packed, Reason, Verdict};
 use crate::wire::ethernet::{EtherType, Ethernet, Mac, VlanTag};
 use crate::wire::gtpu;
 use crate::wire::ip::{Ipv4, Ipv6, protocol};
 use crate::wire::udp::Udp;
+use crate::wire::{Be16, Be32};
 
 /// How a frame arrived.
 #[derive(Clone, Copy)]
@@ -31,18 +31,28 @@ struct Arrival {
 }
 
 /// Decides on one frame that came in by the interface `ifindex`, and rewrites it if it is forwarded.
-#[inline(always)]
 pub fn decide<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32) -> Verdict {
+    packed(frame, tables, ifindex).into()
+}
+
+/// As [`decide`], for the programs.
+#[inline(always)]
+pub fn packed<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32) -> Packed {
     let Some(ethernet) = frame.load::<Ethernet>(0) else {
-        return Verdict::Pass;
+        return Packed::PASS;
     };
     let mac = ethernet.destination;
+    if let Some(tci) = frame.stripped_vlan() {
+        let vlan = VlanTag { tci: Be16::new(tci), ether_type: ethernet.ether_type }.id();
+        let arrival = Arrival { port: Port::new(ifindex, vlan), mac, l3: Ethernet::LEN };
+        return network_layer(frame, tables, arrival, ethernet.ether_type);
+    }
     if !ethernet.ether_type.is_vlan() {
         let arrival = Arrival { port: Port::new(ifindex, 0), mac, l3: Ethernet::LEN };
         return network_layer(frame, tables, arrival, ethernet.ether_type);
     }
     let Some(tag) = frame.load::<VlanTag>(Ethernet::LEN) else {
-        return Verdict::Pass;
+        return Packed::PASS;
     };
     let arrival = Arrival { port: Port::new(ifindex, tag.id()), mac, l3: Ethernet::LEN + VlanTag::LEN };
     // Under a second tag this is no EtherType of ours, and passes.
@@ -55,23 +65,23 @@ fn network_layer<F: Frame, T: Tables>(
     tables: &T,
     arrival: Arrival,
     ether_type: EtherType,
-) -> Verdict {
+) -> Packed {
     match ether_type {
         EtherType::IPV4 => ipv4(frame, tables, arrival),
         EtherType::IPV6 => ipv6(frame, tables, arrival),
-        _ => Verdict::Pass,
+        _ => Packed::PASS,
     }
 }
 
 #[inline(always)]
-fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival) -> Verdict {
+fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival) -> Packed {
     let Some(header) = frame.load::<Ipv4>(arrival.l3) else {
-        return Verdict::Pass;
+        return Packed::PASS;
     };
     // Options and fragments in front of GTP-U are the pod's kernel's to take apart.
     if header.version_ihl == Ipv4::VERSION_IHL && header.protocol == protocol::UDP && !header.is_fragment() {
         let Some(udp) = frame.load::<Udp>(arrival.l3 + Ipv4::LEN) else {
-            return Verdict::Pass;
+            return Packed::PASS;
         };
         // A user's own traffic to port 2152 is no tunnel of ours: then the downlink is asked.
         if udp.destination == gtpu::PORT
@@ -84,14 +94,14 @@ fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival) -> Ver
 }
 
 #[inline(always)]
-fn ipv6<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival) -> Verdict {
+fn ipv6<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival) -> Packed {
     let Some(header) = frame.load::<Ipv6>(arrival.l3) else {
-        return Verdict::Pass;
+        return Packed::PASS;
     };
     // Extension headers, a fragment's among them, in front of GTP-U are the pod's kernel's to take apart.
     if header.version() == 6 && header.next_header == protocol::UDP {
         let Some(udp) = frame.load::<Udp>(arrival.l3 + Ipv6::LEN) else {
-            return Verdict::Pass;
+            return Packed::PASS;
         };
         if udp.destination == gtpu::PORT
             && let Some(verdict) = uplink::gtpu(frame, tables, arrival, header, udp)
@@ -119,12 +129,8 @@ fn resolved<T: Tables>(tables: &T, index: u32) -> Result<&NextHop, Reason> {
 
 /// Out by where it came from, or by another master.
 #[inline(always)]
-fn way_out(next_hop: &NextHop, arrival: Arrival) -> Verdict {
-    if next_hop.ifindex == arrival.port.ifindex {
-        Verdict::Transmit
-    } else {
-        Verdict::Redirect { port: next_hop.port }
-    }
+fn way_out(next_hop: &NextHop, arrival: Arrival) -> Packed {
+    if next_hop.ifindex == arrival.port.ifindex { Packed::TRANSMIT } else { Packed::redirect(next_hop.port) }
 }
 
 /// The way of an answer, as a number that a BPF function can return.
@@ -144,32 +150,34 @@ impl Way {
 
     /// For a packet that is not forwarded for this reason.
     #[inline(always)]
-    fn verdict(self, network: u16, reason: Reason) -> Verdict {
+    fn verdict(self, network: u16, reason: Reason) -> Packed {
         match self {
             Self::NONE => not_forwarded(network, reason),
-            Self(port) => Verdict::Answer { network, reason, port },
+            Self(port) => Packed::answer(network, reason, port),
         }
     }
 }
 
+/// Ours, but [`Frame::prepare`] says that it is not one packet of a wire.
+#[inline(always)]
+fn unfinished<F: Frame>(frame: &F, network: u16) -> Packed {
+    if frame.can_be_finished() { Packed::UNFINISHED } else { not_forwarded(network, Reason::Merged) }
+}
+
 /// Passed to the pod or dropped, as the reason says.
 #[inline(always)]
-fn not_forwarded(network: u16, reason: Reason) -> Verdict {
-    if reason.is_drop() {
-        Verdict::Drop { network, reason }
-    } else {
-        Verdict::PassCounted { network, reason }
-    }
+fn not_forwarded(network: u16, reason: Reason) -> Packed {
+    if reason.is_drop() { Packed::drop(network, reason) } else { Packed::pass_counted(network, reason) }
 }
 
 /// A source port in the dynamic range (RFC 6335 §6) from the words that tell flows apart, so that
 /// routers and NICs downstream can spread one tunnel's flows (TS 29.281 §4.4.2.3).
 #[inline(always)]
-fn flow_source_port(words: [u32; 3]) -> crate::wire::Be16 {
+fn flow_source_port(words: [u32; 3]) -> Be16 {
     // 2^32 over the golden ratio: the upper bits of the product depend on all lower ones.
     const MULTIPLIER: u32 = 0x9e37_79b1;
     let [a, b, c] = words;
     let mixed = (a ^ b.rotate_left(16)).wrapping_mul(MULTIPLIER) ^ c;
     let hash = mixed.wrapping_mul(MULTIPLIER);
-    crate::wire::Be16::new(0xc000 | (hash >> 18) as u16)
+    Be16::new(0xc000 | (hash >> 18) as u16)
 }

@@ -7,7 +7,7 @@ use crate::frame::Frame;
 use crate::map::{NextHop, UplinkEntry, next_hop_flags, uplink_flags};
 use crate::rewrite::{self, Outer, OuterIp};
 use crate::tables::Tables;
-use crate::verdict::{Reason, Verdict};
+use crate::verdict::{Packed, Reason};
 use crate::wire::Be16;
 use crate::wire::gtpu::{self, Gtpu};
 use crate::wire::ip::{Ipv4, Ipv6, ecn};
@@ -20,13 +20,16 @@ pub(super) fn forward<F: Frame, T: Tables>(
     arrival: Arrival,
     entry: &UplinkEntry,
     packet: GPdu,
-) -> Result<Verdict, Reason> {
+) -> Result<Packed, Reason> {
     let next_hop = resolved(tables, entry.next_hop4)?;
     let udp_length = packet.udp.length;
     let is_ipv6 = next_hop.has(next_hop_flags::IPV6);
     let outer_length = if is_ipv6 { Ipv6::LEN } else { Ipv4::LEN };
     if outer_length + usize::from(udp_length.get()) > usize::from(next_hop.mtu) {
         return Err(Reason::TooBig);
+    }
+    if !F::FORWARDS {
+        return Err(Reason::NoRoom);
     }
     // A new outer packet: its TTL starts anew, its ECN goes on as it came.
     let received = packet.class;

@@ -1,7 +1,7 @@
 //! G-PDUs from a peer: to the data network, to another peer, or to the pod.
 
 use super::outer::Received;
-use super::{Arrival, Way, icmp, not_forwarded, relay, resolved, signalling, way_out};
+use super::{Arrival, Way, icmp, not_forwarded, relay, resolved, signalling, unfinished, way_out};
 use crate::frame::Frame;
 use crate::map::{
     EndpointKey, NO_INDEX, NextHop, PeerKey, RouteKey, SessionAction, UnknownTeid, UplinkEntry,
@@ -10,7 +10,7 @@ use crate::map::{
 use crate::parse::{payload_offset, qfi};
 use crate::rewrite;
 use crate::tables::Tables;
-use crate::verdict::{Reason, Verdict};
+use crate::verdict::{Packed, Reason};
 use crate::wire::Be32;
 use crate::wire::gtpu::{Gtpu, message};
 use crate::wire::ip::{Ipv4, Ipv6, ecn, is_not_routable4, is_not_routable6, mapped, prefix64};
@@ -24,7 +24,7 @@ pub(super) fn gtpu<F: Frame, T: Tables, O: Received>(
     arrival: Arrival,
     outer: O,
     udp: Udp,
-) -> Option<Verdict> {
+) -> Option<Packed> {
     let at = arrival.l3 + O::LEN + Udp::LEN;
     let Some(gtpu) = frame.load::<Gtpu>(at).filter(Gtpu::is_version_1) else {
         return unclaimed(frame, tables, &arrival, Reason::PassNotGtpu);
@@ -38,7 +38,10 @@ pub(super) fn gtpu<F: Frame, T: Tables, O: Received>(
         return unclaimed(frame, tables, &arrival, reason);
     };
     if entry.mac != arrival.mac {
-        return Some(Verdict::Pass);
+        return Some(Packed::PASS);
+    }
+    if !frame.prepare() {
+        return Some(unfinished(frame, entry.network));
     }
     let listed = entry.flags & uplink_flags::PEER_LIST != 0;
     let allowed = Peers { network: entry.network, prefix: entry.peer, mask: entry.peer_mask, listed };
@@ -84,13 +87,14 @@ fn decide<F: Frame, T: Tables>(
     arrival: Arrival,
     entry: &UplinkEntry,
     packet: GPdu,
-) -> Verdict {
+) -> Packed {
     match session(frame, tables, arrival, entry, packet) {
         Ok(verdict) => verdict,
         // It goes no further: its sender is told where that is for the sender to mend.
-        Err(reason @ (Reason::TtlExpired | Reason::TooBig)) => {
+        Err(reason @ (Reason::TtlExpired | Reason::TooBig)) if F::ANSWERS => {
             icmp::about_uplink(frame, tables, &arrival, entry, reason).verdict(entry.network, reason)
         }
+        Err(reason @ (Reason::TtlExpired | Reason::TooBig)) => Packed::to_answer(entry.network, reason),
         Err(reason) => not_forwarded(entry.network, reason),
     }
 }
@@ -102,7 +106,7 @@ fn session<F: Frame, T: Tables>(
     arrival: Arrival,
     entry: &UplinkEntry,
     packet: GPdu,
-) -> Result<Verdict, Reason> {
+) -> Result<Packed, Reason> {
     match SessionAction::from_number(entry.action) {
         SessionAction::Drop => Err(Reason::SessionDrop),
         SessionAction::Relay => relay::forward(frame, tables, arrival, entry, packet),
@@ -118,7 +122,7 @@ fn decapsulate<F: Frame, T: Tables>(
     arrival: Arrival,
     entry: &UplinkEntry,
     packet: GPdu,
-) -> Result<Verdict, Reason> {
+) -> Result<Packed, Reason> {
     let at = payload_offset(frame, packet.at, packet.gtpu)?;
     if entry.flags & uplink_flags::CHECK_QFI != 0 && qfi(frame, packet.at, packet.gtpu) != Some(entry.qfi) {
         return Err(Reason::QfiMismatch);
@@ -147,7 +151,7 @@ fn to_ipv4<F: Frame, T: Tables>(
     arrival: Arrival,
     entry: &UplinkEntry,
     inner: Inner,
-) -> Result<Verdict, Reason> {
+) -> Result<Packed, Reason> {
     let header: Ipv4 = frame.load(inner.at).ok_or(Reason::Malformed)?;
     let total_length = usize::from(header.total_length.get());
     if header.header_len() < Ipv4::LEN
@@ -174,6 +178,9 @@ fn to_ipv4<F: Frame, T: Tables>(
     if let Some(ecn) = merged_ecn(inner.class, header.tos)? {
         onward = onward.with_ecn(ecn);
     }
+    if !F::FORWARDS {
+        return Err(Reason::NoRoom);
+    }
     rewrite::decapsulated_ipv4(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, total_length as u32);
@@ -187,7 +194,7 @@ fn to_ipv6<F: Frame, T: Tables>(
     arrival: Arrival,
     entry: &UplinkEntry,
     inner: Inner,
-) -> Result<Verdict, Reason> {
+) -> Result<Packed, Reason> {
     let header: Ipv6 = frame.load(inner.at).ok_or(Reason::Malformed)?;
     let total_length = Ipv6::LEN + usize::from(header.payload_length.get());
     if inner.at + total_length > inner.end {
@@ -210,6 +217,9 @@ fn to_ipv6<F: Frame, T: Tables>(
     let mut onward = Ipv6 { hop_limit: header.hop_limit.wrapping_sub(1), ..header };
     if let Some(ecn) = merged_ecn(inner.class, header.traffic_class())? {
         onward = onward.with_ecn(ecn);
+    }
+    if !F::FORWARDS {
+        return Err(Reason::NoRoom);
     }
     rewrite::decapsulated_ipv6(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
@@ -303,67 +313,19 @@ fn unclaimed<F: Frame, T: Tables>(
     tables: &T,
     arrival: &Arrival,
     reason: Reason,
-) -> Option<Verdict> {
-    Outcome(out_of_line(frame, tables, arrival, reason)).verdict()
+) -> Option<Packed> {
+    Packed::from_bits(out_of_line(frame, tables, arrival, reason))
 }
 
 /// A function of its own, so that the plain packet does not carry what this needs; it reads the headers again.
-/// Returns an [`Outcome`]'s bits.
+/// Returns a verdict's bits, [`Packed::NONE`] for no endpoint of this port.
 #[inline(never)]
-fn out_of_line<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: &Arrival, reason: Reason) -> u32 {
+fn out_of_line<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: &Arrival, reason: Reason) -> u64 {
     let outcome = match frame.load::<u8>(arrival.l3).unwrap_or(0) >> 4 {
         4 => no_session::<F, T, Ipv4>(frame, tables, *arrival, reason),
         _ => no_session::<F, T, Ipv6>(frame, tables, *arrival, reason),
     };
-    outcome.unwrap_or(Outcome::NOT_OURS).0
-}
-
-/// A verdict as a number that a BPF function can return: the network in the upper half; below it whether it
-/// was answered, and the reason.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Outcome(u32);
-
-impl Outcome {
-    /// No endpoint of this port.
-    const NOT_OURS: Self = Self(0);
-    /// Another MAC's.
-    const PASS: Self = Self(1 << 9);
-    const ANSWERED: u32 = 1 << 8;
-
-    #[inline(always)]
-    fn kept(network: u16, reason: Reason) -> Self {
-        Self(u32::from(network) << 16 | reason as u32)
-    }
-
-    #[inline(always)]
-    fn of(way: Way, network: u16, reason: Reason) -> Self {
-        let answered = if way == Way::NONE { 0 } else { Self::ANSWERED };
-        Self(Self::kept(network, reason).0 | answered)
-    }
-
-    #[inline(always)]
-    fn verdict(self) -> Option<Verdict> {
-        let network = (self.0 >> 16) as u16;
-        if self == Self::NOT_OURS {
-            return None;
-        }
-        if self == Self::PASS {
-            return Some(Verdict::Pass);
-        }
-        // The reasons that `no_session` gives.
-        let reason = match self.0 as u8 {
-            it if it == Reason::PeerNotAllowed as u8 => Reason::PeerNotAllowed,
-            it if it == Reason::UnknownTeid as u8 => Reason::UnknownTeid,
-            it if it == Reason::PassUnknownTeid as u8 => Reason::PassUnknownTeid,
-            it if it == Reason::PassNotGtpu as u8 => Reason::PassNotGtpu,
-            it if it == Reason::EchoAnswered as u8 => Reason::EchoAnswered,
-            _ => Reason::PassSignalling,
-        };
-        Some(match self.0 & Self::ANSWERED {
-            0 => not_forwarded(network, reason),
-            _ => Verdict::Answer { network, reason, port: NO_INDEX },
-        })
-    }
+    outcome.map_or(Packed::NONE, Packed::bits)
 }
 
 #[inline(always)]
@@ -372,19 +334,19 @@ fn no_session<F: Frame, T: Tables, O: Received>(
     tables: &T,
     arrival: Arrival,
     reason: Reason,
-) -> Option<Outcome> {
+) -> Option<Packed> {
     let outer: O = frame.load(arrival.l3)?;
     let entry = tables.endpoint(&EndpointKey { port: arrival.port, address: outer.destination() })?;
     if entry.mac != arrival.mac {
-        return Some(Outcome::PASS);
+        return Some(Packed::PASS);
     }
     let listed = entry.flags & endpoint_flags::PEER_LIST != 0;
     let allowed = Peers { network: entry.network, prefix: entry.peer, mask: entry.peer_mask, listed };
     if !allowed.contain(tables, &outer) {
-        return Some(Outcome::kept(entry.network, Reason::PeerNotAllowed));
+        return Some(not_forwarded(entry.network, Reason::PeerNotAllowed));
     }
     if reason == Reason::PassNotGtpu {
-        return Some(Outcome::kept(entry.network, reason));
+        return Some(not_forwarded(entry.network, reason));
     }
     let udp: Udp = frame.load(arrival.l3 + O::LEN)?;
     let at = arrival.l3 + O::LEN + Udp::LEN;
@@ -394,18 +356,30 @@ fn no_session<F: Frame, T: Tables, O: Received>(
         Reason::PassSignalling
             if gtpu.message == message::ECHO_REQUEST && entry.flags & endpoint_flags::ECHO != 0 =>
         {
-            let way = signalling::echo(frame, &packet);
-            let reason = if way == Way::NONE { Reason::PassSignalling } else { Reason::EchoAnswered };
-            Outcome::of(way, entry.network, reason)
+            if !frame.prepare() {
+                unfinished(frame, entry.network)
+            } else if F::ANSWERS {
+                let way = signalling::echo(frame, &packet);
+                let reason = if way == Way::NONE { Reason::PassSignalling } else { Reason::EchoAnswered };
+                way.verdict(entry.network, reason)
+            } else {
+                Packed::to_answer(entry.network, reason)
+            }
         }
         Reason::PassUnknownTeid if entry.unknown_teid == UnknownTeid::Drop as u8 => {
-            Outcome::kept(entry.network, Reason::UnknownTeid)
+            not_forwarded(entry.network, Reason::UnknownTeid)
         }
         Reason::PassUnknownTeid if entry.unknown_teid == UnknownTeid::ErrorIndication as u8 => {
-            let way = signalling::error_indication(frame, tables, &packet);
-            Outcome::of(way, entry.network, Reason::UnknownTeid)
+            if !frame.prepare() {
+                unfinished(frame, entry.network)
+            } else if F::ANSWERS {
+                let way = signalling::error_indication(frame, tables, &packet);
+                way.verdict(entry.network, Reason::UnknownTeid)
+            } else {
+                Packed::to_answer(entry.network, Reason::UnknownTeid)
+            }
         }
-        reason => Outcome::kept(entry.network, reason),
+        reason => not_forwarded(entry.network, reason),
     };
     Some(outcome)
 }

@@ -14,7 +14,7 @@ pub use counters::{
 };
 pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, UnknownTeid, endpoint_flags};
 pub use event::{Event, EventKind};
-pub use next_hop::{LookedUp, NextHop, NextHopState, RouteKey, Router, next_hop_flags};
+pub use next_hop::{LookedUp, NextHop, NextHopState, OffloadWire, RouteKey, Router, next_hop_flags};
 pub use session::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, SessionAction, UplinkEntry, UplinkKey, UplinkKey6,
     downlink_flags, uplink_flags,
@@ -25,6 +25,9 @@ pub const LAYOUT_VERSION: u32 = 3;
 
 /// The value of an unset index: no next hop, no counter.
 pub const NO_INDEX: u32 = u32::MAX;
+
+/// Mark of a buffer that was decided on at the far end of the offload wire and goes on to the pod ("np").
+pub const TC_PASSED: u32 = 0x6e70_0001;
 
 /// Where packets come in: a master's interface index and VLAN identifier (0: untagged). Two networks
 /// with different tags on one parent are two ports, so their addresses may overlap.

@@ -140,6 +140,15 @@ impl NextHop {
     }
 }
 
+/// A pair of devices without offloads: what the kernel sends into the one comes out of the other as on a wire,
+/// not merged and with finished checksums. Interface indices, 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct OffloadWire {
+    pub near: u32,
+    pub far: u32,
+}
+
 /// Key of the route trie of data endpoints: value is a next hop's index, or `NO_INDEX` for an on-link
 /// subnet whose neighbour is not known. The kernel's `bpf_lpm_trie_key` puts the length in bits before
 /// these bytes; the first 32 bits (scope) always count.

@@ -7,7 +7,7 @@
 
 use super::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey,
-    NetworkName, NextHop, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
+    NetworkName, NextHop, OffloadWire, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 
 macro_rules! pod {
@@ -32,6 +32,7 @@ pod!(
     EndpointKey,
     NetworkName,
     NextHop,
+    OffloadWire,
     PeerKey,
     RouteKey,
     Router,

@@ -3,9 +3,8 @@
 use super::bpffs::Pins;
 use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
-use super::{AttachedMode, Kernel, KernelError, XDP_PROGRAM, read_back};
+use super::{AttachedMode, Kernel, KernelError, LoadError, load_xdp, read_back};
 use crate::world::tables::{Operation, Tables};
-use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use netplane_common::map::{Counter, Event, network_counter_index};
@@ -45,7 +44,7 @@ impl BpfKernel {
             ),
             source: Box::new(source),
         })?;
-        load_program(&mut ebpf)?;
+        load_xdp(&mut ebpf).map_err(not_loaded)?;
         let logger = EbpfLogger::init(&mut ebpf).map_err(|source| KernelError {
             operation: "open the packet programs' log".to_owned(),
             remedy: None,
@@ -58,17 +57,12 @@ impl BpfKernel {
     }
 }
 
-fn load_program(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    let load = |ebpf: &mut Ebpf| -> Result<(), ProgramError> {
-        let program = ebpf.program_mut(XDP_PROGRAM).ok_or(ProgramError::NotLoaded)?;
-        let program: &mut Xdp = program.try_into()?;
-        program.load()
-    };
-    load(ebpf).map_err(|source| KernelError {
-        operation: format!("load the program {XDP_PROGRAM} into the kernel"),
+fn not_loaded(source: LoadError) -> KernelError {
+    KernelError {
+        operation: "load the packet programs".to_owned(),
         remedy: Some("netplane needs Linux 5.15 or newer".to_owned()),
         source: Box::new(source),
-    })
+    }
 }
 
 /// Over all CPUs.

@@ -143,13 +143,11 @@ pub(super) fn mode(ifindex: u32) -> AttachedMode {
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| KernelError {
+    super::programs::xdp(ebpf, XDP_PROGRAM).map_err(|it| KernelError {
         operation: format!("find the program {XDP_PROGRAM}"),
         remedy: None,
-        source,
-    };
-    let program = ebpf.program_mut(XDP_PROGRAM).ok_or_else(|| failed("it is not in the object".into()))?;
-    program.try_into().map_err(|it: ProgramError| failed(Box::new(it)))
+        source: Box::new(it),
+    })
 }
 
 fn replace(program: &mut Xdp, link: XdpLink) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {

@@ -5,15 +5,14 @@ mod bpffs;
 mod kernel;
 mod links;
 mod maps;
+mod programs;
 mod read_back;
 
 pub use bpf::BpfKernel;
 pub use kernel::{AttachedMode, Kernel, KernelError};
+pub use programs::{LoadError, TC_LOCAL_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp};
 
 /// The compiled packet programs (`netplane-ebpf`), for the loader here, for tests and for benches.
 pub fn object() -> &'static [u8] {
     aya::include_bytes_aligned!(env!("NETPLANE_BPF_OBJECT"))
 }
-
-/// Name of the XDP program in the object.
-pub const XDP_PROGRAM: &str = "netplane_xdp";

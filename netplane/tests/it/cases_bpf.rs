@@ -1,7 +1,7 @@
-//! The case table on the real XDP program, by BPF_PROG_TEST_RUN: same verdicts, same bytes, same counters
-//! as on slices; and the same for packets that nobody thought of.
+//! The case table on the real XDP and TC programs, by BPF_PROG_TEST_RUN: same verdicts, same bytes, same
+//! counters as on slices; and the same for packets that nobody thought of.
 
-use crate::program::{action, count, empty, fill, load, run, session_count};
+use crate::program::{Hook, count, empty, fill, load, run, session_count};
 use aya::Ebpf;
 use netplane_common::decide::decide;
 use netplane_common::frame::SliceFrame;
@@ -10,7 +10,7 @@ use netplane_common::testing::cases::{self, Case, IFINDEX};
 use netplane_common::testing::packet::difference;
 use netplane_common::verdict::Verdict;
 
-fn check(ebpf: &mut Ebpf, case: &Case) {
+fn check(ebpf: &mut Ebpf, hook: Hook, case: &Case) {
     fill(ebpf, &case.tables);
     let counter = match case.verdict {
         Verdict::Drop { network, reason }
@@ -20,16 +20,22 @@ fn check(ebpf: &mut Ebpf, case: &Case) {
     };
     let counted = |ebpf: &Ebpf| counter.map_or(0, |(network, reason)| count(ebpf, network, reason as u8));
     let before = (session_count(ebpf), counted(ebpf));
-    let (verdict, out) = run(ebpf, &case.packet);
-    assert_eq!(verdict, action(case.verdict), "{}: action of the kernel", case.name);
+    let (verdict, out) = run(ebpf, hook, &case.packet);
+    assert_eq!(verdict, hook.action(case.verdict), "{} on {hook:?}: action of the kernel", case.name);
     let wanted = case.out.as_deref().unwrap_or(&case.packet);
-    assert!(out == wanted, "{}: {}", case.name, difference(&out, wanted));
+    let as_wanted = hook.is_as_wanted(&out, wanted);
+    assert!(as_wanted, "{} on {hook:?}: {}", case.name, difference(&out, wanted));
     let forwarded = matches!(case.verdict, Verdict::Transmit | Verdict::Redirect { .. });
-    assert_eq!(session_count(ebpf) - before.0, u64::from(forwarded), "{}: session counters", case.name);
+    assert_eq!(
+        session_count(ebpf) - before.0,
+        u64::from(forwarded),
+        "{} on {hook:?}: session counters",
+        case.name
+    );
     assert_eq!(
         counted(ebpf) - before.1,
         u64::from(counter.is_some()),
-        "{}: counter of {counter:?}",
+        "{} on {hook:?}: counter of {counter:?}",
         case.name
     );
     empty(ebpf, &case.tables);
@@ -40,7 +46,10 @@ fn every_case_holds_in_the_kernel() {
     let cases = cases::all();
     assert!(cases.len() > 60, "the table has {} cases", cases.len());
     let mut ebpf = load();
-    cases.iter().for_each(|it| check(&mut ebpf, it));
+    for hook in Hook::ALL {
+        let cases = cases.iter().filter(|it| hook.can_run(&it.packet));
+        cases.for_each(|it| check(&mut ebpf, hook, it));
+    }
 }
 
 /// Numbers that look random and are the same in each run (xorshift64, Marsaglia 2003).
@@ -88,12 +97,17 @@ fn the_kernel_decides_as_slices_do_on_mutated_packets() {
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
     let mut forwarded = 0;
     for round in 0..200_000 {
+        let hook = Hook::ALL[round % 2];
         let packet = mutated(&packets[numbers.below(packets.len())], &mut numbers);
+        if !hook.can_run(&packet) {
+            continue;
+        }
         let mut frame = SliceFrame::new(&packet);
         let verdict = decide(&mut frame, &tables, IFINDEX);
-        let (got, out) = run(&ebpf, &packet);
-        assert_eq!(got, action(verdict), "round {round}: {verdict:?} of {packet:02x?}");
-        assert!(out == frame.bytes(), "round {round}: {verdict:?}: {}", difference(&out, frame.bytes()));
+        let (got, out) = run(&ebpf, hook, &packet);
+        assert_eq!(got, hook.action(verdict), "round {round} on {hook:?}: {verdict:?} of {packet:02x?}");
+        let as_wanted = hook.is_as_wanted(&out, frame.bytes());
+        assert!(as_wanted, "round {round} on {hook:?}: {verdict:?}: {}", difference(&out, frame.bytes()));
         forwarded += u32::from(matches!(verdict, Verdict::Transmit | Verdict::Redirect { .. }));
     }
     // Else the mutations are so strong that only the first checks are tested.

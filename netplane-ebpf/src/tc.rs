@@ -1,0 +1,175 @@
+//! The TC programs, for masters without native XDP, and for what pods under one master send each other.
+
+use crate::skb::SkbFrame;
+use crate::{counters, maps, tables};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::bpf_redirect;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use netplane_common::decide::packed;
+use netplane_common::frame::Frame;
+use netplane_common::map::{NO_INDEX, TC_PASSED};
+use netplane_common::verdict::Kind;
+
+const DROP: i32 = TC_ACT_SHOT as i32;
+/// To whoever comes next: other programs on the device, then the kernel.
+const PASS: i32 = TC_ACT_UNSPEC;
+
+/// On a master's ingress where XDP does not run, and at the far end of the offload wire: there come packets as
+/// on a wire, with the index of the master that they came in by.
+#[classifier]
+#[inline(always)]
+fn netplane_tc(mut ctx: TcContext) -> i32 {
+    if came_back(&ctx) {
+        return PASS;
+    }
+    let mut place = Place::of(&ctx);
+    if place.ifindex == place.far {
+        place = Place { ifindex: field(&ctx, |it| it.mark), near: 0, ..place };
+    }
+    let action = run(&mut ctx, place, true);
+    if action == PASS && place.is_far_end() { give_back(&ctx, place.ifindex) } else { action }
+}
+
+/// On a master's ingress beside native XDP, which never sees what pods under the master send each other.
+/// What has come through the driver it has counted already.
+#[classifier]
+#[inline(always)]
+fn netplane_tc_local(mut ctx: TcContext) -> i32 {
+    if came_back(&ctx) {
+        return PASS;
+    }
+    let passed_before = field(&ctx, |it| it.napi_id) != 0;
+    let place = Place::of(&ctx);
+    run(&mut ctx, place, !passed_before)
+}
+
+/// Where a frame is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The master that it came in by.
+    ifindex: u32,
+    /// Ends of the offload wire, 0 where there is none; no near end for a frame that has come through it.
+    near: u32,
+    far: u32,
+}
+
+impl Place {
+    #[inline(always)]
+    fn of(ctx: &TcContext) -> Self {
+        let wire = maps::WIRE.get(0).copied().unwrap_or_default();
+        Self { ifindex: field(ctx, |it| it.ifindex), near: wire.near, far: wire.far }
+    }
+
+    #[inline(always)]
+    fn is_far_end(self) -> bool {
+        self.near == 0 && self.far != 0
+    }
+}
+
+/// On a frame that is to be answered: tail-called by the others, with what they know in the control buffer.
+#[classifier]
+#[inline(always)]
+fn netplane_tc_answer(mut ctx: TcContext) -> i32 {
+    let [ifindex, is_far_end, ..] = *ctx.cb_mut() else {
+        return DROP;
+    };
+    let mut frame = SkbFrame::<true>::new(&ctx, 0);
+    let verdict = packed(&mut frame, &tables::Maps, ifindex);
+    match verdict.kind() {
+        Kind::Answer => {
+            counters::count(verdict, frame.len());
+            let port = verdict.port();
+            leave(&mut frame, if port == NO_INDEX { ifindex } else { device(port) })
+        }
+        Kind::PassCounted => {
+            counters::count(verdict, frame.len());
+            if is_far_end != 0 { give_back(&ctx, ifindex) } else { PASS }
+        }
+        Kind::Drop => {
+            counters::count_drop(&ctx, verdict, frame.len());
+            DROP
+        }
+        // The tables have changed meanwhile: as if the packet had been lost on its way.
+        _ => DROP,
+    }
+}
+
+#[inline(always)]
+fn run(ctx: &mut TcContext, place: Place, count_passed: bool) -> i32 {
+    let ifindex = place.ifindex;
+    let mut frame = SkbFrame::<false>::new(ctx, place.near);
+    let verdict = packed(&mut frame, &tables::Maps, ifindex);
+    match verdict.kind() {
+        Kind::Pass => PASS,
+        Kind::PassCounted => {
+            if count_passed {
+                counters::count(verdict, frame.len());
+            }
+            PASS
+        }
+        Kind::Transmit => leave(&mut frame, ifindex),
+        Kind::Redirect => leave(&mut frame, device(verdict.port())),
+        Kind::Drop => {
+            counters::count_drop(ctx, verdict, frame.len());
+            DROP
+        }
+        Kind::ToAnswer => {
+            let [first, second, ..] = ctx.cb_mut() else {
+                return DROP;
+            };
+            (*first, *second) = (ifindex, u32::from(place.is_far_end()));
+            // SAFETY: a program of the same type, in an element of the map or not.
+            let _absent = unsafe { maps::TC_ANSWER.tail_call(ctx, 0) };
+            counters::count_drop(ctx, verdict, frame.len());
+            DROP
+        }
+        Kind::Unfinished => {
+            ctx.set_mark(ifindex);
+            to(place.near, 0)
+        }
+        // Never: this frame cannot be answered.
+        Kind::Answer => DROP,
+    }
+}
+
+/// From the wire back to the master that the frame came in by, as if nothing had happened to it.
+#[inline(always)]
+fn give_back(ctx: &TcContext, ifindex: u32) -> i32 {
+    ctx.set_mark(TC_PASSED);
+    to(ifindex, u64::from(BPF_F_INGRESS))
+}
+
+/// The interface index of a master in the device map; 0 if it has vanished.
+#[inline(always)]
+fn device(port: u32) -> u32 {
+    maps::DEVICES.get(port).copied().unwrap_or(0)
+}
+
+/// Out by a device. To none: dropped, as a frame already rewritten cannot be passed.
+#[inline(always)]
+fn leave<const ANSWERS: bool>(frame: &mut SkbFrame<ANSWERS>, ifindex: u32) -> i32 {
+    if ifindex == 0 || frame.finish().is_none() { DROP } else { to(ifindex, 0) }
+}
+
+/// Whether this has been decided on at the wire's end and is to be passed.
+#[inline(always)]
+fn came_back(ctx: &TcContext) -> bool {
+    let is_back = field(ctx, |it| it.mark) == TC_PASSED;
+    if is_back {
+        ctx.set_mark(0);
+    }
+    is_back
+}
+
+#[inline(always)]
+fn to(ifindex: u32, flags: u64) -> i32 {
+    // SAFETY: the helper takes numbers; it is carried out after the program has ended.
+    unsafe { bpf_redirect(ifindex, flags) as i32 }
+}
+
+#[inline(always)]
+fn field(ctx: &TcContext, get: impl FnOnce(&__sk_buff) -> u32) -> u32 {
+    // SAFETY: the kernel's context, which lives as long as the program runs.
+    get(unsafe { &*ctx.skb.skb })
+}

@@ -1,0 +1,75 @@
+//! The programs of the object: loading them, and letting those that forward find the one that answers.
+
+use aya::Ebpf;
+use aya::maps::{MapError, ProgramArray};
+use aya::programs::{ProgramError, ProgramFd, SchedClassifier, Xdp};
+
+/// On a master, in the driver or on socket buffers.
+pub const XDP_PROGRAM: &str = "netplane_xdp";
+const XDP_ANSWER_PROGRAM: &str = "netplane_xdp_answer";
+/// On the ingress of a master without XDP, and at the far end of the offload wire.
+pub const TC_PROGRAM: &str = "netplane_tc";
+/// On the ingress of a master beside native XDP.
+pub const TC_LOCAL_PROGRAM: &str = "netplane_tc_local";
+const TC_ANSWER_PROGRAM: &str = "netplane_tc_answer";
+
+/// Why a program cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{0} is not in the object")]
+    Missing(&'static str),
+    #[error("cannot load the program {0} into the kernel")]
+    Program(&'static str, #[source] ProgramError),
+    #[error("cannot put a program into the map {0}")]
+    Map(&'static str, #[source] MapError),
+}
+
+/// Loads the XDP programs.
+///
+/// # Errors
+/// The kernel's verifier refuses one, or a map is of other programs.
+pub fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    for name in [XDP_PROGRAM, XDP_ANSWER_PROGRAM] {
+        xdp(ebpf, name)?.load().map_err(|it| LoadError::Program(name, it))?;
+    }
+    let answer = xdp(ebpf, XDP_ANSWER_PROGRAM)?.fd();
+    let answer =
+        answer.and_then(|it| Ok(it.try_clone()?)).map_err(|it| LoadError::Program(XDP_ANSWER_PROGRAM, it))?;
+    let_answer(ebpf, "XDP_ANSWER", &answer)
+}
+
+/// Loads the TC programs.
+///
+/// # Errors
+/// As for [`load_xdp`].
+pub fn load_tc(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    for name in [TC_PROGRAM, TC_LOCAL_PROGRAM, TC_ANSWER_PROGRAM] {
+        classifier(ebpf, name)?.load().map_err(|it| LoadError::Program(name, it))?;
+    }
+    let answer = classifier(ebpf, TC_ANSWER_PROGRAM)?.fd();
+    let answer =
+        answer.and_then(|it| Ok(it.try_clone()?)).map_err(|it| LoadError::Program(TC_ANSWER_PROGRAM, it))?;
+    let_answer(ebpf, "TC_ANSWER", &answer)
+}
+
+/// Puts the program that answers where the others look for it.
+fn let_answer(ebpf: &mut Ebpf, map: &'static str, program: &ProgramFd) -> Result<(), LoadError> {
+    let programs = ebpf.map_mut(map).ok_or(LoadError::Missing(map))?;
+    let set = ProgramArray::try_from(programs).and_then(|mut it| it.set(0, program, 0));
+    set.map_err(|it| LoadError::Map(map, it))
+}
+
+/// An XDP program of the object.
+pub(super) fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+    program.try_into().map_err(|it| LoadError::Program(name, it))
+}
+
+/// A TC program of the object.
+pub(super) fn classifier<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &'static str,
+) -> Result<&'e mut SchedClassifier, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+    program.try_into().map_err(|it| LoadError::Program(name, it))
+}
