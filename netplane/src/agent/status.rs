@@ -44,6 +44,12 @@ pub struct MasterStatus {
     pub xdp: XdpMode,
     /// As the kernel says.
     pub attached: AttachedMode,
+    /// A TC program beside XDP sees what pods under the master send each other.
+    #[serde(default)]
+    pub local: bool,
+    /// Why it is not on native XDP, where nobody asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -123,13 +129,20 @@ pub(super) fn gather<K: Kernel>(
         failed(error);
         Vec::new()
     });
-    let masters = compiled.tables.masters.iter().map(|(ifindex, master)| MasterStatus {
-        name: master.name.clone(),
-        ifindex: *ifindex,
-        xdp: master.mode,
-        attached: kernel.attached_mode(*ifindex),
-    });
-    let masters = masters.collect();
+    let mut masters = Vec::new();
+    for (ifindex, master) in &compiled.tables.masters {
+        let attached = kernel.attached(*ifindex);
+        let problem = |message| Problem { object: format!("master {}", master.name), message };
+        problems.extend(attached.problem.map(problem));
+        masters.push(MasterStatus {
+            name: master.name.clone(),
+            ifindex: *ifindex,
+            xdp: master.mode,
+            attached: attached.mode,
+            local: attached.local,
+            why: attached.why,
+        });
+    }
     let endpoints = compiled.endpoints.iter().map(|it| EndpointStatus {
         pod: it.pod.clone(),
         network: it.network.to_string(),

@@ -57,8 +57,9 @@ fn shown(status: &Status) -> Result<String, std::fmt::Error> {
     }
     writeln!(out, "masters")?;
     for it in &status.masters {
-        let attached = format!("{:?}", it.attached).to_lowercase();
-        writeln!(out, "  {:<16} XDP {attached}", it.name)?;
+        let beside = if it.local { ", TC for what pods send each other" } else { "" };
+        let why = it.why.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
+        writeln!(out, "  {:<16} {}{beside}{why}", it.name, it.attached)?;
     }
     writeln!(out, "networks")?;
     for it in &status.networks {

@@ -3,7 +3,7 @@
 use super::bpffs::Pins;
 use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
-use super::{AttachedMode, Kernel, KernelError, LoadError, load_xdp, read_back};
+use super::{Attached, Kernel, KernelError, LoadError, load_xdp, read_back};
 use crate::world::tables::{Operation, Tables};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -57,7 +57,7 @@ impl BpfKernel {
     }
 }
 
-fn not_loaded(source: LoadError) -> KernelError {
+pub(super) fn not_loaded(source: LoadError) -> KernelError {
     KernelError {
         operation: "load the packet programs".to_owned(),
         remedy: Some("netplane needs Linux 5.15 or newer".to_owned()),
@@ -79,7 +79,7 @@ fn cannot_read(what: String, source: aya::maps::MapError) -> KernelError {
 
 impl Kernel for BpfKernel {
     fn read_back(&mut self) -> Result<Tables, KernelError> {
-        read_back::tables(&self.maps, &self.pins.linked()?)
+        read_back::tables(&self.maps, &self.pins.masters()?)
     }
 
     fn apply(&mut self, operations: &[Operation]) -> Vec<(usize, KernelError)> {
@@ -87,7 +87,7 @@ impl Kernel for BpfKernel {
         for (index, operation) in operations.iter().enumerate() {
             let result = match operation {
                 Operation::Attach { ifindex, master } => self.links.attach(&mut self.ebpf, *ifindex, master),
-                Operation::Detach { ifindex } => self.links.detach(*ifindex),
+                Operation::Detach { ifindex } => self.links.detach(&mut self.ebpf, *ifindex),
                 other => self.maps.apply(other),
             };
             failures.extend(result.err().map(|error| (index, error)));
@@ -127,12 +127,12 @@ impl Kernel for BpfKernel {
         events
     }
 
-    fn attached_mode(&mut self, ifindex: u32) -> AttachedMode {
-        links::mode(ifindex)
+    fn attached(&mut self, ifindex: u32) -> Attached {
+        self.links.attached(ifindex)
     }
 
     fn detach_all(&mut self) -> Result<(), KernelError> {
-        let masters = self.links.forget();
+        let masters = self.links.forget(&mut self.ebpf)?;
         self.pins.remove()?;
         masters.into_iter().for_each(links::wait_until_detached);
         Ok(())

@@ -3,7 +3,10 @@
 //!
 //! ```text
 //! BPFFS/v3/maps/UPLINK …      one file a map
-//! BPFFS/v3/links/4            one file a master, by interface index (bpffs refuses dots in names)
+//! BPFFS/v3/links/4            one file a master with XDP, by interface index (bpffs refuses dots in names)
+//! BPFFS/v3/links/tc-4         the same for TC; `local-4` beside XDP, `wire-9` the offload wire
+//! BPFFS/v3/filters/tc-4       a folder where there is no link but a filter on clsact
+//! BPFFS/v3/offloads/4/rx-gro  a folder: this was on, and is off while netplane is attached
 //! ```
 
 use super::KernelError;
@@ -17,6 +20,35 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// Where the kernel's BPF file system is mounted everywhere.
 const DEFAULT_MOUNT: &str = "/sys/fs/bpf";
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Hook {
+    Xdp,
+    /// In place of XDP.
+    Tc,
+    /// Beside XDP.
+    Local,
+    /// At the far end of the offload wire.
+    Wire,
+}
+
+impl Hook {
+    pub(super) const TC: [Self; 3] = [Self::Tc, Self::Local, Self::Wire];
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Xdp => "",
+            Self::Tc => "tc-",
+            Self::Local => "local-",
+            Self::Wire => "wire-",
+        }
+    }
+
+    fn file(self, ifindex: u32) -> String {
+        format!("{}{ifindex}", self.prefix())
+    }
+}
 
 /// The pins of this layout version.
 #[derive(Clone, Debug)]
@@ -37,7 +69,7 @@ impl Pins {
         mount_if_missing(root).map_err(failed)?;
         let this = Self { root: root.to_owned() };
         this.refuse_newer_layouts()?;
-        for folder in [this.maps(), this.links()] {
+        for folder in [this.maps(), this.links(), this.filters(), this.all_offloads()] {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
         Ok(this)
@@ -59,24 +91,72 @@ impl Pins {
         self.maps().join(name)
     }
 
-    pub(super) fn link(&self, ifindex: u32) -> PathBuf {
-        self.links().join(ifindex.to_string())
+    fn filters(&self) -> PathBuf {
+        self.version().join("filters")
+    }
+
+    fn all_offloads(&self) -> PathBuf {
+        self.version().join("offloads")
+    }
+
+    pub(super) fn link(&self, hook: Hook, ifindex: u32) -> PathBuf {
+        self.links().join(hook.file(ifindex))
     }
 
     /// Interface indices that have a pinned link.
-    pub(super) fn linked(&self) -> Result<Vec<u32>, KernelError> {
-        let failed = |source: io::Error| KernelError {
-            operation: format!("list {}", self.links().display()),
-            remedy: None,
-            source: Box::new(source),
-        };
-        let mut indices = Vec::new();
-        for entry in std::fs::read_dir(self.links()).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            indices.extend(name.to_str().and_then(|it| it.parse::<u32>().ok()));
-        }
-        indices.sort_unstable();
-        Ok(indices)
+    pub(super) fn linked(&self, hook: Hook) -> Result<Vec<u32>, KernelError> {
+        indices(&self.links(), hook)
+    }
+
+    /// Removes a link's pin, if there is one.
+    pub(super) fn unlink(&self, hook: Hook, ifindex: u32) -> Result<(), KernelError> {
+        gone(&self.link(hook, ifindex), |it| std::fs::remove_file(it))
+    }
+
+    /// Interface indices with a filter on clsact.
+    pub(super) fn filters_on(&self, hook: Hook) -> Result<Vec<u32>, KernelError> {
+        indices(&self.filters(), hook)
+    }
+
+    /// Remembers that a filter is there.
+    pub(super) fn mark(&self, hook: Hook, ifindex: u32) -> Result<(), KernelError> {
+        make(&self.filters().join(hook.file(ifindex)))
+    }
+
+    pub(super) fn unmark(&self, hook: Hook, ifindex: u32) -> Result<(), KernelError> {
+        gone(&self.filters().join(hook.file(ifindex)), |it| std::fs::remove_dir(it))
+    }
+
+    /// Masters on which a program forwards, by whatever hook.
+    pub(super) fn masters(&self) -> Result<Vec<u32>, KernelError> {
+        let mut masters =
+            [self.linked(Hook::Xdp)?, self.linked(Hook::Tc)?, self.filters_on(Hook::Tc)?].concat();
+        masters.sort_unstable();
+        masters.dedup();
+        Ok(masters)
+    }
+
+    /// Remembers that a switch of a device was on.
+    pub(super) fn remember_offload(&self, ifindex: u32, feature: &str) -> Result<(), KernelError> {
+        make(&self.all_offloads().join(ifindex.to_string()).join(feature))
+    }
+
+    /// Switches of a device that were on.
+    pub(super) fn offloads(&self, ifindex: u32) -> Result<Vec<String>, KernelError> {
+        names(&self.all_offloads().join(ifindex.to_string()))
+    }
+
+    /// Devices of which any are remembered.
+    pub(super) fn with_offloads(&self) -> Result<Vec<u32>, KernelError> {
+        indices(&self.all_offloads(), Hook::Xdp)
+    }
+
+    pub(super) fn forget_offload(&self, ifindex: u32, feature: &str) -> Result<(), KernelError> {
+        let device = self.all_offloads().join(ifindex.to_string());
+        gone(&device.join(feature), |it| std::fs::remove_dir(it))?;
+        // With its last one the device is forgotten; before that it is not empty.
+        let _last = std::fs::remove_dir(device);
+        Ok(())
     }
 
     /// Removes all pins of this layout. Links that nobody else holds are detached by that.
@@ -111,6 +191,50 @@ impl Pins {
                     .into(),
             }),
         }
+    }
+}
+
+/// Names in a folder, sorted; none if it is not there.
+fn names(folder: &Path) -> Result<Vec<String>, KernelError> {
+    let failed = |source: io::Error| KernelError {
+        operation: format!("list {}", folder.display()),
+        remedy: None,
+        source: Box::new(source),
+    };
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn indices(folder: &Path, hook: Hook) -> Result<Vec<u32>, KernelError> {
+    let index = |it: String| it.strip_prefix(hook.prefix())?.parse().ok();
+    Ok(names(folder)?.into_iter().filter_map(index).collect())
+}
+
+fn make(folder: &Path) -> Result<(), KernelError> {
+    std::fs::create_dir_all(folder).map_err(|source| KernelError {
+        operation: format!("make {}", folder.display()),
+        remedy: None,
+        source: Box::new(source),
+    })
+}
+
+/// Removes a pin that may not be there.
+fn gone(path: &Path, remove: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), KernelError> {
+    match remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError {
+            operation: format!("remove the pin {}", path.display()),
+            remedy: None,
+            source: Box::new(error),
+        }),
+        _ => Ok(()),
     }
 }
 

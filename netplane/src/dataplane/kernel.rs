@@ -26,6 +26,29 @@ pub enum AttachedMode {
     None,
 }
 
+impl std::fmt::Display for AttachedMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Native => "XDP native",
+            Self::Generic => "XDP generic",
+            Self::Tc => "TC",
+            Self::None => "not attached",
+        })
+    }
+}
+
+/// How a master is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    pub mode: AttachedMode,
+    /// A TC program beside XDP sees what pods under the master send each other.
+    pub local: bool,
+    /// Why it is not on native XDP, where nobody asked for that.
+    pub why: Option<String>,
+    /// What somebody should do something about.
+    pub problem: Option<String>,
+}
+
 /// The kernel's side of the fast path. `dataplane::bpf` is the real one; tests use a double.
 pub trait Kernel: Send {
     /// The tables in force, for a start that takes over pins. `networks` and all indices are as they were.
@@ -54,7 +77,7 @@ pub trait Kernel: Send {
     fn drain_events(&mut self) -> Vec<Event>;
 
     /// How the kernel says that a master is attached.
-    fn attached_mode(&mut self, ifindex: u32) -> AttachedMode;
+    fn attached(&mut self, ifindex: u32) -> Attached;
 
     /// Removes links, pins and maps.
     ///

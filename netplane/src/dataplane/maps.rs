@@ -14,7 +14,7 @@ use netplane_common::map::{
 use netplane_common::wire::{Be32, ip};
 
 /// The maps that are pinned; the log's ring buffer belongs to one program and is not.
-pub(super) const PINNED: [&str; 14] = [
+pub(super) const PINNED: [&str; 18] = [
     "UPLINK",
     "UPLINK6",
     "DOWNLINK4",
@@ -29,6 +29,11 @@ pub(super) const PINNED: [&str; 14] = [
     "NETWORK_COUNTERS",
     "NETWORKS",
     "EVENTS",
+    "DEVICES",
+    "WIRE",
+    // A program array forgets its programs with the last reference to it from outside.
+    "XDP_ANSWER",
+    "TC_ANSWER",
 ];
 
 /// Bits of an LPM key in front of the address: the network or scope, which always counts.
@@ -49,6 +54,8 @@ pub(super) struct Maps {
     pub(super) peers: LpmTrie<MapData, PeerKey, u8>,
     pub(super) routers: Array<MapData, Router>,
     pub(super) ports: DevMap<MapData>,
+    /// The same interface indices, for TC.
+    pub(super) devices: Array<MapData, u32>,
     pub(super) session_counters: PerCpuArray<MapData, Counter>,
     pub(super) network_counters: PerCpuArray<MapData, Counter>,
     pub(super) networks: Array<MapData, NetworkName>,
@@ -69,6 +76,7 @@ impl Maps {
             peers: take(ebpf, "PEERS")?,
             routers: take(ebpf, "ROUTERS")?,
             ports: take(ebpf, "PORTS")?,
+            devices: take(ebpf, "DEVICES")?,
             session_counters: take(ebpf, "SESSION_COUNTERS")?,
             network_counters: take(ebpf, "NETWORK_COUNTERS")?,
             networks: take(ebpf, "NETWORKS")?,
@@ -89,6 +97,7 @@ impl Maps {
         match operation {
             Operation::Attach { .. } | Operation::Detach { .. } => Ok(()),
             Operation::SetPort { index, ifindex } => {
+                self.devices.set(*index, *ifindex, 0)?;
                 self.ports.set(*index, *ifindex, None, 0).map_err(map_error)
             }
             // A device map's element cannot be deleted through aya; one that no next hop names is never

@@ -9,7 +9,7 @@ mod programs;
 mod read_back;
 
 pub use bpf::BpfKernel;
-pub use kernel::{AttachedMode, Kernel, KernelError};
+pub use kernel::{Attached, AttachedMode, Kernel, KernelError};
 pub use programs::{LoadError, TC_LOCAL_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp};
 
 /// The compiled packet programs (`netplane-ebpf`), for the loader here, for tests and for benches.

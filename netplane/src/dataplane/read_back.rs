@@ -2,7 +2,7 @@
 
 use super::KernelError;
 use super::maps::{Maps, from_trie};
-use crate::world::tables::{Master, PeerPrefix, RoutePrefix, Tables, XdpMode};
+use crate::world::tables::{Master, PeerPrefix, RoutePrefix, Tables};
 use aya::maps::MapError;
 use netplane_common::map::{NextHop, PeerKey, RouteKey, Router};
 
@@ -14,10 +14,7 @@ pub(super) fn tables(maps: &Maps, linked: &[u32]) -> Result<Tables, KernelError>
         remedy: Some("`netplane agent --detach` removes them".to_owned()),
         source: Box::new(source),
     })?;
-    tables.masters = linked
-        .iter()
-        .map(|ifindex| (*ifindex, Master { name: String::new(), mode: XdpMode::default() }))
-        .collect();
+    tables.masters = linked.iter().map(|ifindex| (*ifindex, Master::default())).collect();
     Ok(tables)
 }
 

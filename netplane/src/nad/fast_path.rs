@@ -41,6 +41,7 @@ pub enum Xdp {
     Auto,
     Native,
     Generic,
+    Tc,
     Off,
 }
 
@@ -156,10 +157,7 @@ fn read(value: &Value, problems: &mut Problems) -> Option<FastPath> {
         Some("native") => Xdp::Native,
         Some("generic") => Xdp::Generic,
         Some("off") => Xdp::Off,
-        Some("tc") => {
-            report(problems, "xdp", format!("tc {LATER}"));
-            Xdp::Off
-        }
+        Some("tc") => Xdp::Tc,
         Some(other) => {
             report(problems, "xdp", format!("is \"{other}\", should be auto, native, generic, tc or off"));
             Xdp::Off

@@ -6,14 +6,15 @@ use super::socket::{Netlink, NetlinkError, Request};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode,
+    InfoData, InfoKind, InfoMacVlan, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    MacVlanMode as KernelMode,
 };
-use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// A link as the kernel shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
     pub name: String,
@@ -26,6 +27,15 @@ pub struct Link {
     pub kind: String,
     /// `IFLA_GROUP`: a number by which many can be meant at once; 0 unless somebody sets it.
     pub group: u32,
+    /// Index of the device below (`IFLA_LINK`), for a VLAN device or a macvlan; in the namespace that it is
+    /// in, which may be another one.
+    pub parent: Option<u32>,
+    /// Of a VLAN device: its identifier.
+    pub vlan: Option<u16>,
+    /// Of a macvlan.
+    pub macvlan_mode: Option<MacvlanMode>,
+    /// Index of the device that this is a port of (`IFLA_MASTER`): a bond or bridge.
+    pub controller: Option<u32>,
 }
 
 /// How macvlan devices under one master talk (`IFLA_MACVLAN_MODE`).
@@ -122,6 +132,24 @@ impl Netlink {
         }])
     }
 
+    /// Makes a veth pair in this namespace, both ends up and with this MTU.
+    ///
+    /// # Errors
+    /// `EEXIST`: a name is taken.
+    pub fn create_veth(&self, name: &str, peer: &str, mtu: u32) -> Result<(), NetlinkError> {
+        self.change(vec![Request {
+            operation: format!("make the veth pair {name} and {peer}"),
+            message: RouteNetlinkMessage::NewLink(LinkVeth::new(name, peer).build()),
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+            tolerated: None,
+        }])?;
+        let up = |name: &str| {
+            let message = LinkUnspec::new_with_name(name).mtu(mtu).up().build();
+            request(format!("set {name} up"), RouteNetlinkMessage::SetLink(message))
+        };
+        self.change(vec![up(peer), up(name)])
+    }
+
     /// Removes links of this namespace. Those that are gone are no error. Many are removed by one request, as
     /// a group of their own: the kernel waits for all readers of a device's pointers, and so it waits once.
     ///
@@ -200,20 +228,15 @@ fn new_link(message: &RouteNetlinkMessage) -> Option<Link> {
 }
 
 fn link(message: &LinkMessage) -> Link {
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        mac: None,
-        mtu: 0,
-        up: message.header.flags.contains(LinkFlags::Up),
-        kind: String::new(),
-        group: 0,
-    };
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let mut link = Link { index: message.header.index, up, ..Link::default() };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Group(group) => link.group = *group,
+            LinkAttribute::Link(index) => link.parent = Some(*index),
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Address(bytes) => {
                 link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac::new);
             }
@@ -223,11 +246,34 @@ fn link(message: &LinkMessage) -> Link {
                     _ => None,
                 });
                 link.kind = kind.unwrap_or_default();
+                for data in
+                    infos.iter().filter_map(|it| if let LinkInfo::Data(it) = it { Some(it) } else { None })
+                {
+                    kind_data(&mut link, data);
+                }
             }
             _ => {}
         }
     }
     link
+}
+
+fn kind_data(link: &mut Link, data: &InfoData) {
+    match data {
+        InfoData::Vlan(infos) => {
+            link.vlan = infos.iter().find_map(|it| if let InfoVlan::Id(id) = it { Some(*id) } else { None });
+        }
+        InfoData::MacVlan(infos) => {
+            link.macvlan_mode = infos.iter().find_map(|it| match it {
+                InfoMacVlan::Mode(KernelMode::Bridge) => Some(MacvlanMode::Bridge),
+                InfoMacVlan::Mode(KernelMode::Private) => Some(MacvlanMode::Private),
+                InfoMacVlan::Mode(KernelMode::Vepa) => Some(MacvlanMode::Vepa),
+                InfoMacVlan::Mode(KernelMode::Passthrough) => Some(MacvlanMode::Passthru),
+                _ => None,
+            });
+        }
+        _ => {}
+    }
 }
 
 fn kind_name(kind: &InfoKind) -> String {

@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod configure;
+pub mod ethtool;
 pub mod link;
 pub mod neigh;
 pub mod netns;

@@ -8,10 +8,11 @@ use super::tables::{Master, PeerPrefix, RoutePrefix, Tables, XdpMode};
 use super::{AttachmentKey, World};
 use crate::nad::NetworkName;
 use crate::nad::fast_path::{Gtpu, Role, UdpChecksum, UnknownTeid as Policy, Xdp};
+use crate::netlink::link::MacvlanMode;
 use crate::netlink::route::Route;
 use ipnet::IpNet;
 use netplane_common::map::{
-    EndpointEntry, EndpointKey, LookedUp, NO_INDEX, NextHop, NextHopState, UnknownTeid, endpoint_flags,
+    EndpointEntry, EndpointKey, LookedUp, NO_INDEX, NextHop, NextHopState, Port, UnknownTeid, endpoint_flags,
     next_hop_flags,
 };
 use netplane_common::wire::{Be32, ip};
@@ -168,15 +169,26 @@ impl Compilation<'_> {
 
     /// Master, port and what happens to packets that no session takes.
     fn endpoint(&mut self, endpoint: &Endpoint<'_>, network: u16) {
-        let master = Master { name: endpoint.master.name.clone(), mode: mode(endpoint.fast_path.xdp) };
+        let master = Master {
+            name: endpoint.master.name.clone(),
+            mode: mode(endpoint.fast_path.xdp),
+            local: endpoint.link.macvlan_mode == Some(MacvlanMode::Bridge),
+            tagged: endpoint.port().vlan != 0,
+            bond: endpoint.master.kind == "bond",
+        };
         let ifindex = endpoint.master.index;
-        match self.out.tables.masters.get(&ifindex).map(|it| it.mode) {
-            Some(other) if other != master.mode => {
-                let message =
-                    format!("its networks ask for different ways of XDP; the first one's ({other:?}) counts");
-                self.problem(format!("master {}", master.name), message);
+        match self.out.tables.masters.get_mut(&ifindex) {
+            Some(other) => {
+                let mode = other.mode;
+                other.local |= master.local;
+                other.tagged |= master.tagged;
+                if mode != master.mode {
+                    let message = format!(
+                        "its networks ask for different ways of XDP; the first one's ({mode:?}) counts"
+                    );
+                    self.problem(format!("master {}", master.name), message);
+                }
             }
-            Some(_) => {}
             None => {
                 self.out.tables.masters.insert(ifindex, master);
             }
@@ -187,7 +199,7 @@ impl Compilation<'_> {
             pod: pod_name(endpoint.key, endpoint.attachment),
             network: endpoint.network().clone(),
             interface: endpoint.key.interface.clone(),
-            master: endpoint.master.name.clone(),
+            master: endpoint.named.name.clone(),
             mac: endpoint.mac.to_string(),
             addresses: endpoint.addresses(),
         });
@@ -241,16 +253,16 @@ impl Compilation<'_> {
 
     /// Two data networks on one master must not claim the same users.
     fn data_pools(&mut self, endpoints: &[Endpoint<'_>]) {
-        let mut pools: BTreeMap<u32, Vec<(IpNet, &NetworkName)>> = BTreeMap::new();
+        let mut pools: BTreeMap<Port, Vec<(IpNet, &NetworkName)>> = BTreeMap::new();
         let mut seen = BTreeSet::new();
-        for endpoint in endpoints.iter().filter(|it| seen.insert((it.master.index, it.network()))) {
-            let on_master = pools.entry(endpoint.master.index).or_default();
+        for endpoint in endpoints.iter().filter(|it| seen.insert((it.port(), it.network()))) {
+            let on_master = pools.entry(endpoint.port()).or_default();
             for pool in &endpoint.fast_path.ue_pools {
                 let overlaps = |it: &&(IpNet, &NetworkName)| it.0.contains(pool) || pool.contains(&it.0);
                 if let Some((other, network)) = on_master.iter().find(overlaps) {
                     let message = format!(
                         "uePools: {pool} overlaps {other} of NAD {network} on master {}",
-                        endpoint.master.name
+                        endpoint.named.name
                     );
                     self.out
                         .problems
@@ -457,6 +469,7 @@ fn mode(xdp: Xdp) -> XdpMode {
         Xdp::Auto => XdpMode::Auto,
         Xdp::Native => XdpMode::Native,
         Xdp::Generic => XdpMode::Generic,
+        Xdp::Tc => XdpMode::Tc,
         Xdp::Off => XdpMode::Off,
     }
 }

@@ -77,7 +77,8 @@ fn masters(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
             operations.push(Operation::Detach { ifindex: *ifindex });
         }
         let off = master.mode == XdpMode::Off;
-        if old.is_none_or(|it| it.name != master.name || other_mode) && !off {
+        // Attaching once more makes what has changed about it so.
+        if old.is_none_or(|it| it != master || other_mode) && !off {
             operations.push(Operation::Attach { ifindex: *ifindex, master: master.clone() });
         }
     }

@@ -19,7 +19,12 @@ pub(super) struct Endpoint<'w> {
     pub(super) key: &'w AttachmentKey,
     pub(super) attachment: &'w Attachment,
     pub(super) fast_path: &'w FastPath,
+    /// The device that frames come in by. A NAD's master that is a VLAN device stands for its parent and a tag.
     pub(super) master: &'w Link,
+    /// The NAD's master.
+    pub(super) named: &'w Link,
+    /// Identifier of the tag, 0 for none.
+    vlan: u16,
     pub(super) link: &'w Link,
     pub(super) mac: Mac,
     /// The interface's first address of each family; IPv6: the first that counts beyond the link.
@@ -41,13 +46,11 @@ impl<'w> Endpoint<'w> {
         };
         let name =
             attachment.master.as_deref().ok_or("its master is not known: the NAD's config names none")?;
-        let master = world
+        let named = world
             .masters
             .get(name)
             .ok_or_else(|| format!("master \"{name}\" does not exist on this node"))?;
-        if matches!(master.kind.as_str(), "vlan" | "bond") {
-            return Err(format!("master \"{name}\" is a {} device, which is not supported yet", master.kind));
-        }
+        let (master, vlan) = below(world, named)?;
         let interface = &key.interface;
         let link = snapshot.links.iter().find(|it| it.name == *interface);
         let link = link.ok_or_else(|| format!("interface {interface} is not in the pod"))?;
@@ -65,11 +68,23 @@ impl<'w> Endpoint<'w> {
         if address4.is_none() && address6.is_none() {
             return Err(format!("interface {interface} has no IP address"));
         }
-        Ok(Some(Self { key, attachment, fast_path, master, link, mac, address4, address6, snapshot }))
+        Ok(Some(Self {
+            key,
+            attachment,
+            fast_path,
+            master,
+            named,
+            vlan,
+            link,
+            mac,
+            address4,
+            address6,
+            snapshot,
+        }))
     }
 
     pub(super) fn port(&self) -> Port {
-        Port::new(self.master.index, 0)
+        Port::new(self.master.index, self.vlan)
     }
 
     /// The addresses under which it speaks as the users' router.
@@ -137,6 +152,25 @@ impl<'w> Endpoint<'w> {
 
     /// Whether packets can go out at all.
     pub(super) fn is_up(&self) -> bool {
-        self.link.up && self.master.up
+        self.link.up && self.named.up && self.master.up
+    }
+}
+
+/// The device that a master's frames come in by, and the tag that they have there.
+fn below<'w>(world: &'w World, named: &'w Link) -> Result<(&'w Link, u16), String> {
+    let Some(vlan) = named.vlan else {
+        return Ok((named, 0));
+    };
+    let parent = named.parent.and_then(|index| world.masters.values().find(|it| it.index == index));
+    let name = &named.name;
+    let parent = parent.ok_or_else(|| {
+        format!("the parent of VLAN device \"{name}\" is not in the node's own network namespace")
+    })?;
+    match parent.vlan {
+        None => Ok((parent, vlan)),
+        Some(_) => Err(format!(
+            "master \"{name}\" is a VLAN device on VLAN device \"{}\": frames with two tags are not forwarded",
+            parent.name
+        )),
     }
 }

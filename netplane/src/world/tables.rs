@@ -62,10 +62,16 @@ pub struct Tables {
 }
 
 /// A master that carries at least one fast-path endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Master {
     pub name: String,
     pub mode: XdpMode,
+    /// Pods under it may send each other packets that never reach the driver (macvlan in bridge mode).
+    pub local: bool,
+    /// Any of its networks is on a VLAN.
+    pub tagged: bool,
+    /// XDP programs run on a bond's ports, and their frames do not say which bond they are for.
+    pub bond: bool,
 }
 
 /// One change to the kernel's tables. `diff` orders them so that no half state forwards wrongly:

@@ -25,7 +25,15 @@ fn net(text: &str) -> IpNet {
 
 fn link(index: u32, name: &str) -> Link {
     let mac = Some(Mac::new([2, 0, 0, 0, 0, index as u8]));
-    Link { index, name: name.to_owned(), mac, mtu: 1500, up: true, kind: "veth".to_owned(), group: 0 }
+    Link {
+        index,
+        name: name.to_owned(),
+        mac,
+        mtu: 1500,
+        up: true,
+        kind: "veth".to_owned(),
+        ..Link::default()
+    }
 }
 
 /// net1 on 10.30.0.0/24, net2 on 10.40.0.0/24 with a default route.
@@ -154,6 +162,47 @@ fn a_relay_goes_to_the_other_peer() {
         ]),
     );
     problem(&world, "session n9 of NAD core/n3", "has role Data, should be Access");
+}
+
+/// Pods of two operators: the same addresses, TEIDs and users, on VLANs of the same parents.
+#[test]
+fn networks_on_different_vlans_of_one_parent_stay_apart() {
+    let mut world = world(&[session(1)]);
+    for (parent, index) in [("eth0", 3), ("eth1", 6)] {
+        world.masters.insert(parent.to_owned(), link(index, parent));
+    }
+    for (name, index, parent, vlan) in
+        [("n3", 30, 3, 100), ("n6", 60, 6, 101), ("n3b", 31, 3, 200), ("n6b", 61, 6, 201)]
+    {
+        let device =
+            Link { vlan: Some(vlan), parent: Some(parent), kind: "vlan".to_owned(), ..link(index, name) };
+        world.masters.insert(name.to_owned(), device);
+    }
+    let other = r#"{"role":"access","gtpu":{"peers":["10.30.0.0/24"]},"sessions":[SESSION]}"#;
+    let session = session(1).replace("core/n6", "core/n6b");
+    let other = FastPath::parse(&other.replace("SESSION", &session)).expect("an access network");
+    world.networks.insert(name("core/n3b"), other);
+    let data = world.networks[&name(N6)].clone();
+    world.networks.insert(name("core/n6b"), data);
+    world.pods.insert("upf-1".to_owned(), world.pods["upf-0"].clone());
+    for (interface, network, master) in [("net1", "core/n3b", "n3b"), ("net2", "core/n6b", "n6b")] {
+        let key = AttachmentKey { container: "upf-1".to_owned(), interface: interface.to_owned() };
+        let pod = Some(name("core/upf-1"));
+        world
+            .attachments
+            .insert(key, Attachment { network: name(network), pod, master: Some(master.to_owned()) });
+    }
+    let compiled = compile(&world, &mut Slots::default());
+    assert_eq!(compiled.problems, []);
+    let tables = &compiled.tables;
+    let ports: Vec<_> = tables.uplink.keys().map(|it| (it.port.ifindex, it.port.vlan)).collect();
+    assert_eq!(ports, [(3, 100), (3, 200)]);
+    let hops = tables.uplink.values().map(|it| &tables.next_hops[&it.next_hop4]);
+    assert_eq!(hops.map(|it| (it.ifindex, it.vlan)).collect::<Vec<_>>(), [(6, 101), (6, 201)]);
+    let down: Vec<_> = tables.downlink4.keys().map(|it| (it.port.ifindex, it.port.vlan)).collect();
+    assert_eq!(down, [(6, 101), (6, 201)]);
+    assert!(tables.masters.values().all(|it| it.tagged), "{:?}", tables.masters);
+    assert_eq!(tables.masters.keys().copied().collect::<Vec<_>>(), [3, 6], "programs on the parents");
 }
 
 #[test]
@@ -321,9 +370,16 @@ fn problems_name_their_object_and_leave_the_rest() {
 
     let mut vlan = world(&[]);
     if let Some(master) = vlan.masters.get_mut("n3") {
-        master.kind = "vlan".to_owned();
+        (master.vlan, master.parent) = (Some(100), Some(7));
     }
-    problem(&vlan, "pod core/upf-0, interface net1", "is a vlan device, which is not supported yet");
+    problem(
+        &vlan,
+        "pod core/upf-0, interface net1",
+        "the parent of VLAN device \"n3\" is not in the node's own",
+    );
+    let parent = Link { vlan: Some(200), ..link(7, "eth0.200") };
+    vlan.masters.insert("eth0.200".to_owned(), parent);
+    problem(&vlan, "pod core/upf-0, interface net1", "frames with two tags are not forwarded");
 
     let mut pools = world(&[]);
     let data = FastPath::parse(r#"{"role":"data","uePools":["10.60.7.0/24"]}"#).expect("a data network");

@@ -1,5 +1,6 @@
 //! The real data plane in a namespace of its own: attaching, pins, taking over, refusing.
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use netplane::dataplane::{AttachedMode, BpfKernel, Kernel};
 use netplane::world::tables::{Master, Operation, PeerPrefix, RoutePrefix, Tables, XdpMode};
 use netplane_common::map::{DownlinkKey6, NO_INDEX};
@@ -47,7 +48,7 @@ fn veth() -> u32 {
 }
 
 fn attach(ifindex: u32, mode: XdpMode) -> Operation {
-    Operation::Attach { ifindex, master: Master { name: "m0".to_owned(), mode } }
+    Operation::Attach { ifindex, master: Master { name: "m0".to_owned(), mode, ..Master::default() } }
 }
 
 #[track_caller]
@@ -109,7 +110,7 @@ fn a_new_agent_finds_what_the_old_one_left() {
         apply(&mut old, &[attach(master, XdpMode::Native)]);
         apply(&mut old, &operations(master));
         let before = old.read_back().expect("tables");
-        assert_eq!(old.attached_mode(master), AttachedMode::Native);
+        assert_eq!(old.attached(master).mode, AttachedMode::Native);
         drop(old);
         assert!(program_id("m0").is_some(), "forwarding goes on without an agent");
 
@@ -125,9 +126,9 @@ fn a_new_agent_finds_what_the_old_one_left() {
         assert_eq!(prefixes, [prefix("10.40.0.0/24"), prefix("2001:db8:40::/64")]);
         let peers: Vec<_> = after.peers.iter().map(|it| it.prefix).collect();
         assert_eq!(peers, [prefix("10.30.0.0/24"), prefix("2001:db8:30::10/128")]);
-        assert_eq!(new.attached_mode(master), AttachedMode::Native);
+        assert_eq!(new.attached(master).mode, AttachedMode::Native);
         new.detach_all().expect("all removed");
-        assert_eq!(new.attached_mode(master), AttachedMode::None);
+        assert_eq!(new.attached(master).mode, AttachedMode::None);
         assert!(bpffs.exists() && !bpffs.join("v1").exists(), "the mount is left, the pins are gone");
     });
 }
@@ -178,14 +179,104 @@ fn somebody_elses_program_is_named_and_left_alone() {
         apply(&mut owner, &[attach(master, XdpMode::Native)]);
         let before = program_id("m0");
         let mut kernel = BpfKernel::open(bpffs).expect("a data plane");
-        let failures = kernel.apply(&[attach(master, XdpMode::Auto)]);
+        let failures = kernel.apply(&[attach(master, XdpMode::Native)]);
         let (index, error) = failures.first().expect("refused");
         assert_eq!(*index, 0);
         assert_eq!(error.operation, "attach XDP to master m0");
         let cause = error.source.to_string();
         assert!(cause.contains("netplane_xdp") && cause.contains("somebody else"), "{cause}");
         assert_eq!(program_id("m0"), before);
+
+        apply(&mut kernel, &[attach(master, XdpMode::Auto)]);
+        let attached = kernel.attached(master);
+        assert_eq!(attached.mode, AttachedMode::Tc);
+        let problem = attached.problem.expect("somebody should do something about it");
+        assert!(problem.contains("netplane_xdp") && problem.contains("somebody else"), "{problem}");
+        assert_eq!(program_id("m0"), before);
+        kernel.detach_all().expect("all removed");
+        assert_eq!(program_id("m0"), before);
     });
+}
+
+/// Interfaces of this namespace but `lo`.
+fn devices() -> Vec<String> {
+    let output = Command::new("ip").args(["-j", "link"]).output().expect("iproute2");
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON of ip");
+    let names = links.as_array().into_iter().flatten().filter_map(|it| it["ifname"].as_str());
+    names.filter(|it| *it != "lo").map(str::to_owned).collect()
+}
+
+/// Whether a device merges received packets.
+fn merges(device: &str) -> bool {
+    let features =
+        netplane::netlink::ethtool::Ethtool::here().and_then(|it| it.features(device)).expect(device);
+    features.iter().any(|it| it.name == "rx-gro" && it.active)
+}
+
+#[test]
+fn tc_outlives_the_agent_and_leaves_nothing_behind() {
+    in_namespace(|bpffs| {
+        ip("link add m0 type bridge");
+        let master = ifindex("m0");
+        assert!(merges("m0"));
+        let mut old = BpfKernel::open(bpffs).expect("a data plane");
+        apply(&mut old, &[attach(master, XdpMode::Auto)]);
+        let attached = old.attached(master);
+        assert_eq!(attached.mode, AttachedMode::Tc);
+        assert_eq!(attached.why.as_deref(), Some("the driver has no native XDP"));
+        assert_eq!(attached.problem, None);
+        assert!(!merges("m0"), "what is merged would only be taken apart again");
+        assert_eq!(devices(), ["m0", "netplane-wirep", "netplane-wire"]);
+        let before = tc_programs("m0");
+        assert_eq!(before.len(), 1);
+        drop(old);
+        assert_eq!(tc_programs("m0"), before, "forwarding goes on without an agent");
+
+        let mut new = BpfKernel::open(bpffs).expect("a data plane over the same pins");
+        assert_eq!(new.attached(master).mode, AttachedMode::Tc);
+        let after = tc_programs("m0");
+        assert!(
+            after.len() == 1 && after != before,
+            "the new program in the same link: {before:?} {after:?}"
+        );
+        assert!(new.read_back().expect("tables").masters.contains_key(&master));
+        apply(&mut new, &[attach(master, XdpMode::Auto)]);
+        assert_eq!(tc_programs("m0"), after, "once more does nothing");
+        apply(&mut new, &[Operation::Detach { ifindex: master }]);
+        assert_eq!(new.attached(master).mode, AttachedMode::None);
+        assert!(merges("m0"), "as it was");
+        assert_eq!((devices(), tc_programs("m0")), (vec!["m0".to_owned()], Vec::new()));
+    });
+}
+
+#[test]
+fn detaching_all_takes_tc_off_as_well() {
+    in_namespace(|bpffs| {
+        let master = veth();
+        let mut old = BpfKernel::open(bpffs).expect("a data plane");
+        let native = Master { name: "m0".to_owned(), local: true, ..Master::default() };
+        apply(&mut old, &[Operation::Attach { ifindex: master, master: native.clone() }]);
+        let attached = old.attached(master);
+        assert_eq!((attached.mode, attached.local), (AttachedMode::Native, true));
+        assert_eq!(tc_programs("m0").len(), 1);
+        let alone = Master { local: false, ..native.clone() };
+        apply(&mut old, &[Operation::Attach { ifindex: master, master: alone }]);
+        assert!(!old.attached(master).local);
+        apply(&mut old, &[Operation::Attach { ifindex: master, master: native }]);
+        drop(old);
+        let mut new = BpfKernel::open(bpffs).expect("a data plane over the same pins");
+        assert!(new.attached(master).local);
+        new.detach_all().expect("all removed");
+        assert_eq!(program_id("m0"), None);
+        assert_eq!(tc_programs("m0"), Vec::<u32>::new());
+        assert!(devices().iter().all(|it| !it.starts_with("netplane")), "{:?}", devices());
+    });
+}
+
+/// The kernel's identifiers of the tcx programs on a device.
+fn tc_programs(device: &str) -> Vec<u32> {
+    let (_, programs) = SchedClassifier::query_tcx(device, TcAttachType::Ingress).expect("tcx");
+    programs.iter().map(aya::programs::ProgramInfo::id).collect()
 }
 
 #[test]
@@ -194,17 +285,18 @@ fn generic_xdp_only_where_it_is_asked_for() {
         ip("link add m0 type bridge");
         let master = ifindex("m0");
         let mut kernel = BpfKernel::open(bpffs).expect("a data plane");
-        for mode in [XdpMode::Auto, XdpMode::Native] {
-            let failures = kernel.apply(&[attach(master, mode)]);
-            let (_, error) = failures.first().expect("a bridge has no native XDP");
-            let remedy = error.remedy.as_deref().unwrap_or_default();
-            assert!(remedy.contains("generic"), "{mode:?}: {error}: {remedy}");
-            assert_eq!(kernel.attached_mode(master), AttachedMode::None);
-        }
-        apply(&mut kernel, &[attach(master, XdpMode::Generic)]);
-        assert_eq!(kernel.attached_mode(master), AttachedMode::Generic);
+        let failures = kernel.apply(&[attach(master, XdpMode::Native)]);
+        let (_, error) = failures.first().expect("a bridge has no native XDP");
+        let remedy = error.remedy.as_deref().unwrap_or_default();
+        assert!(remedy.contains("\"tc\"") && remedy.contains("generic"), "{error}: {remedy}");
+        assert_eq!(kernel.attached(master).mode, AttachedMode::None);
+        apply(&mut kernel, &[attach(master, XdpMode::Auto)]);
+        assert_eq!(kernel.attached(master).mode, AttachedMode::Tc, "not generic");
         apply(&mut kernel, &[Operation::Detach { ifindex: master }]);
-        assert_eq!(kernel.attached_mode(master), AttachedMode::None);
+        apply(&mut kernel, &[attach(master, XdpMode::Generic)]);
+        assert_eq!(kernel.attached(master).mode, AttachedMode::Generic);
+        apply(&mut kernel, &[Operation::Detach { ifindex: master }]);
+        assert_eq!(kernel.attached(master).mode, AttachedMode::None);
     });
 }
 

@@ -38,3 +38,4 @@ mod lint;
 mod program;
 mod recorded;
 mod router;
+mod tc;
