@@ -43,7 +43,7 @@ fn netplane_xdp(ctx: XdpContext) -> u32 {
         }
         Kind::ToAnswer => {
             // SAFETY: a program of the same type, in an element of the map or not.
-            let _absent = unsafe { maps::XDP_ANSWER.tail_call(&ctx, 0) };
+            unsafe { maps::XDP_ANSWER.tail_call(&ctx, 0) };
             counters::count_drop(&ctx, verdict, frame.len());
             xdp_action::XDP_DROP
         }

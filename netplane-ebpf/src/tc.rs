@@ -11,7 +11,7 @@ use netplane_common::frame::Frame;
 use netplane_common::map::{NO_INDEX, TC_PASSED};
 use netplane_common::verdict::Kind;
 
-const DROP: i32 = TC_ACT_SHOT as i32;
+const DROP: i32 = TC_ACT_SHOT;
 /// To whoever comes next: other programs on the device, then the kernel.
 const PASS: i32 = TC_ACT_UNSPEC;
 
@@ -120,7 +120,7 @@ fn run(ctx: &mut TcContext, place: Place, count_passed: bool) -> i32 {
             };
             (*first, *second) = (ifindex, u32::from(place.is_far_end()));
             // SAFETY: a program of the same type, in an element of the map or not.
-            let _absent = unsafe { maps::TC_ANSWER.tail_call(ctx, 0) };
+            unsafe { maps::TC_ANSWER.tail_call(ctx, 0) };
             counters::count_drop(ctx, verdict, frame.len());
             DROP
         }
