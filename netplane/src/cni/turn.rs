@@ -1,9 +1,7 @@
 //! Turns: so many calls are at work on a node at a time. After a reboot a runtime starts one for each pod, in its own
 //! memory, and a process that has only begun needs half of what one at work does.
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,6 +16,10 @@ const TURNS: u32 = 32;
 
 /// Then it is done without: what is in the way may be plugins that hang.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks for a free turn: first, and at most. Who waits is many, so that a free turn is found at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LAST_PAUSE: Duration = Duration::from_millis(32);
 
 /// A turn, until it is dropped or the process has ended, however. A child that waits for the disk has it, too,
 /// and so is counted.
@@ -36,21 +38,20 @@ fn take_of(path: &Path, patience: Duration) -> Option<Turn> {
     let file = open(path).ok()?;
     let own = std::process::id() % TURNS;
     let until = Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
     loop {
         for turn in (own..TURNS).chain(0..own) {
             if fcntl(&file, FcntlArg::F_OFD_SETLK(&lock(turn))).is_ok() {
                 return Some(Turn { _file: file });
             }
         }
-        if Instant::now() >= until {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return None;
         }
-        // The kernel wakes who waits for this one; after a second another one may be free.
-        match with_ticks(|| fcntl(&file, FcntlArg::F_OFD_SETLKW(&lock(own)))) {
-            Ok(_) => return Some(Turn { _file: file }),
-            Err(Errno::EINTR) => {}
-            Err(_) => return None,
-        }
+        // Not by waiting for one of them: its holder may hang while others come and go.
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(LAST_PAUSE);
     }
 }
 
@@ -71,30 +72,6 @@ fn lock(turn: u32) -> libc::flock {
         l_len: 1,
         l_pid: 0,
     }
-}
-
-/// Runs something that waits, and ends it with `EINTR` each second.
-fn with_ticks<T>(wait: impl FnOnce() -> T) -> T {
-    extern "C" fn nothing(_: libc::c_int) {}
-    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler does nothing at all.
-    let before = unsafe { sigaction(Signal::SIGALRM, &action) };
-    tick(1);
-    let done = wait();
-    tick(0);
-    if let Ok(before) = before {
-        // SAFETY: as it was before.
-        let _ = unsafe { sigaction(Signal::SIGALRM, &before) };
-    }
-    done
-}
-
-/// SIGALRM after so many seconds and again after each; 0: not any more.
-fn tick(seconds: libc::time_t) {
-    let second = libc::timeval { tv_sec: seconds, tv_usec: 0 };
-    let timer = libc::itimerval { it_interval: second, it_value: second };
-    // SAFETY: the struct is read, and none is written.
-    unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
 }
 
 #[cfg(test)]
