@@ -1,10 +1,14 @@
 //! The loop's state: the world, what is in the kernel, and what is wrong.
 
+use super::beside::Beside;
 use super::ground::Ground;
+use super::metrics::Metrics;
 use super::observers::Observers;
-use super::status::Status;
+use super::scrape::{self, Scraped};
+use super::status::{SessionState, Status};
+use super::totals::Totals;
 use super::{AgentError, status};
-use crate::attach::record::AttachmentRecord;
+use crate::attach::record::{AttachmentRecord, PodRef};
 use crate::dataplane::{Kernel, KernelError};
 use crate::nad::dir::Loaded;
 use crate::nad::fast_path::{FAST_PATH_ANNOTATION, FastPath};
@@ -17,8 +21,10 @@ use crate::world::{
 };
 use netplane_common::map::EventKind;
 use netplane_common::wire::ip;
+use prometheus_client::registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Failed operations are tried again after this long, then after twice that, and so on.
@@ -33,6 +39,9 @@ pub(super) struct Core<K> {
     /// NADs of the directory, and those of the cluster with metadata.
     nad_files: Loaded,
     cluster_nads: Vec<Nad>,
+    /// Attachment records, and pods without.
+    records: BTreeMap<ContainerKey, AttachmentRecord>,
+    beside: Beside,
     world: World,
     slots: Slots,
     /// The tables in the kernel.
@@ -45,6 +54,9 @@ pub(super) struct Core<K> {
     unseen: BTreeMap<ContainerKey, String>,
     retry: Option<(Instant, Duration)>,
     asked: BTreeSet<(ContainerKey, u32, IpAddr)>,
+    metrics: Arc<Metrics>,
+    totals: Totals,
+    pub(super) most_session_series: Option<usize>,
 }
 
 impl<K: Kernel> Core<K> {
@@ -52,6 +64,7 @@ impl<K: Kernel> Core<K> {
         mut kernel: K,
         observers: Observers,
         follows_cluster: bool,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, AgentError> {
         let current = kernel.read_back()?;
         let taken_over = current.uplink.len() + current.downlink4.len() + current.downlink6.len();
@@ -64,6 +77,8 @@ impl<K: Kernel> Core<K> {
             ground: Ground::new(follows_cluster),
             nad_files: Loaded::default(),
             cluster_nads: Vec::new(),
+            records: BTreeMap::new(),
+            beside: Beside::default(),
             world: World::default(),
             slots: Slots::seed(&current),
             current,
@@ -73,6 +88,9 @@ impl<K: Kernel> Core<K> {
             unseen: BTreeMap::new(),
             retry: None,
             asked: BTreeSet::new(),
+            metrics,
+            totals: Totals::default(),
+            most_session_series: None,
         })
     }
 
@@ -97,15 +115,27 @@ impl<K: Kernel> Core<K> {
             }
             Fact::ClusterProblem(what, None) => drop(self.source_problems.remove(what)),
             Fact::ClusterProblem(what, Some(message)) => {
+                self.metrics.api_error(what);
                 let problem = Problem { object: format!("watch of the cluster's {what}"), message };
                 self.source_problems.insert(what, vec![problem]);
             }
             Fact::Unattached(problems) => drop(self.source_problems.insert("unattached", problems)),
             Fact::Records(records, problems) => {
                 self.ground.records(records.keys());
-                self.records(&records);
+                self.records = records;
+                self.attachments();
                 let problem = |message| Problem { object: "attachment records".to_owned(), message };
                 self.source_problems.insert("records", problems.into_iter().map(problem).collect());
+            }
+            Fact::Told(told) => {
+                self.beside.told(told);
+                self.attachments();
+            }
+            Fact::Located(number, located) => {
+                if self.beside.located(number, located) {
+                    self.ground.located();
+                }
+                self.attachments();
             }
             Fact::Masters(links) => {
                 self.ground.masters();
@@ -170,13 +200,23 @@ impl<K: Kernel> Core<K> {
         }
         self.world.networks = networks;
         self.source_problems.insert("nads", problems);
+        self.attachments();
     }
 
-    fn records(&mut self, records: &BTreeMap<ContainerKey, AttachmentRecord>) {
-        self.world.attachments.clear();
-        for (container, record) in records {
-            let pod = record.pod.as_ref();
-            let pod = pod.map(|it| NetworkName { namespace: it.namespace.clone(), name: it.name.clone() });
+    /// Attachments of the records, and of pods that have none; and their namespaces are followed.
+    fn attachments(&mut self) {
+        if !self.ground.can_search() {
+            return;
+        }
+        let name = |it: &AttachmentRecord| it.pod.as_ref().map(pod_name);
+        let recorded = self.records.values().filter_map(name).collect();
+        let networks = self.world.networks.keys().cloned().collect();
+        self.beside.search(&networks, &recorded, &self.observers);
+        let nads: Vec<&Nad> =
+            self.nad_files.nads.iter().map(|(_, nad)| nad).chain(&self.cluster_nads).collect();
+        self.world.attachments = self.beside.attachments(&nads);
+        for (container, record) in &self.records {
+            let pod = record.pod.as_ref().map(pod_name);
             for attachment in &record.attachments {
                 let Some(network) = attachment.network.clone() else { continue };
                 let key =
@@ -185,10 +225,13 @@ impl<K: Kernel> Core<K> {
                 self.world.attachments.insert(key, Attachment { network, pod, master });
             }
         }
-        self.world.pods.retain(|container, _| records.contains_key(container));
-        self.unseen.retain(|container, _| records.contains_key(container));
-        let wanted =
-            records.iter().map(|(container, record)| (container.clone(), record.netns.clone())).collect();
+        let records = self.records.iter();
+        let mut wanted: BTreeMap<_, _> =
+            records.map(|(container, record)| (container.clone(), record.netns.clone())).collect();
+        wanted.extend(self.beside.namespaces());
+        self.ground.records(wanted.keys());
+        self.world.pods.retain(|container, _| wanted.contains_key(container));
+        self.unseen.retain(|container, _| wanted.contains_key(container));
         self.observers.follow(&wanted);
     }
 
@@ -197,6 +240,7 @@ impl<K: Kernel> Core<K> {
         if !self.ground.is_firm() {
             return;
         }
+        let begun = Instant::now();
         self.compiled = compile(&self.world, &mut self.slots);
         let operations = diff::diff(&self.current, &self.compiled.tables);
         let failures = self.kernel.apply(&operations);
@@ -208,6 +252,7 @@ impl<K: Kernel> Core<K> {
             }
         }
         self.remember_failures(&failures);
+        self.metrics.reconciled(begun.elapsed(), failures.len());
         if !operations.is_empty() {
             let (operations, failed) = (operations.len(), failures.len());
             tracing::info!(operations, failed, sessions = self.compiled.sessions.len(), "reconciled");
@@ -276,13 +321,49 @@ impl<K: Kernel> Core<K> {
         }
     }
 
+    pub(super) fn is_ready(&self) -> bool {
+        self.ground.is_firm()
+    }
+
+    /// Metrics of what is here.
+    pub(super) fn scrape(&mut self) -> Registry {
+        let problems = self.problems();
+        let shown = self.most_session_series.unwrap_or(0);
+        let ready = self.is_ready();
+        let mut status = status::gather_some(&mut self.kernel, &self.compiled, ready, problems, shown);
+        let state = |it: bool| if it { SessionState::Forwarding } else { SessionState::NextHopUnresolved };
+        let sessions = self.compiled.sessions.iter().map(|it| (&it.network, state(it.resolved)));
+        let nothing = BTreeMap::new();
+        let forwarded = self.totals.get(&mut self.kernel, &self.compiled).unwrap_or_else(|error| {
+            let message = chain(&*error.source);
+            status.problems.push(Problem { object: error.operation, message });
+            &nothing
+        });
+        scrape::registry(&Scraped {
+            status: &status,
+            forwarded,
+            sessions: scrape::count_sessions(sessions),
+            tables: &self.current,
+            statistics: &self.kernel.statistics(),
+            most_sessions: self.most_session_series,
+        })
+    }
+
     pub(super) fn status(&mut self) -> Status {
+        let problems = self.problems();
+        status::gather(&mut self.kernel, &self.compiled, self.ground.is_firm(), problems)
+    }
+
+    fn problems(&self) -> Vec<Problem> {
         let problems = self.source_problems.values().flatten().chain(&self.compiled.problems);
         let unseen = self.unseen.iter().map(|(container, error)| Problem {
             object: format!("container {container}"),
             message: error.clone(),
         });
-        let problems = problems.chain(&self.kernel_problems).cloned().chain(unseen).collect();
-        status::gather(&mut self.kernel, &self.compiled, self.ground.is_firm(), problems)
+        problems.chain(&self.kernel_problems).cloned().chain(unseen).collect()
     }
+}
+
+fn pod_name(pod: &PodRef) -> NetworkName {
+    NetworkName { namespace: pod.namespace.clone(), name: pod.name.clone() }
 }

@@ -17,6 +17,7 @@ pub(super) fn start(
     options: &Options,
     events: mpsc::UnboundedSender<Event>,
     facts: sources::Send,
+    counters: Arc<Metrics>,
 ) -> Result<(), AgentError> {
     let listener = socket::bind(&options.socket)?;
     let scraped = options.metrics.map(metrics::bind).transpose()?;
@@ -26,8 +27,7 @@ pub(super) fn start(
     let options = options.clone();
     start_thread("front", move || {
         runtime.block_on(async {
-            let counters = Arc::new(Metrics::new());
-            let scrapes = metrics::serve(scraped, counters.clone());
+            let scrapes = metrics::serve(scraped, counters.clone(), events.clone());
             let Some(place) = &options.cluster else {
                 tokio::join!(socket::serve(listener, socket::router(events, counters, None)), scrapes);
                 return;

@@ -15,6 +15,8 @@ pub(super) struct Ground {
     /// The cluster's NADs; from the start where no cluster is followed.
     cluster: bool,
     masters: bool,
+    /// Pods that somebody else attached were looked for once; from the start where no cluster is followed.
+    located: bool,
     /// When each container was first heard of; absent until the records were read.
     containers: Option<BTreeMap<ContainerKey, Instant>>,
     seen: BTreeSet<ContainerKey>,
@@ -26,6 +28,7 @@ impl Ground {
             nads: false,
             cluster: !follows_cluster,
             masters: false,
+            located: !follows_cluster,
             containers: None,
             seen: BTreeSet::new(),
         }
@@ -33,6 +36,15 @@ impl Ground {
 
     pub(super) fn cluster(&mut self) {
         self.cluster = true;
+    }
+
+    pub(super) fn located(&mut self) {
+        self.located = true;
+    }
+
+    /// Whether it is known which pods to look for, by networks and records.
+    pub(super) fn can_search(&self) -> bool {
+        self.nads && self.cluster && self.containers.is_some()
     }
 
     pub(super) fn nads(&mut self) {
@@ -62,6 +74,7 @@ impl Ground {
         self.nads
             && self.cluster
             && self.masters
+            && self.located
             && self.containers.as_ref().is_some_and(|it| it.iter().all(seen))
     }
 }

@@ -3,6 +3,7 @@
 //! Facts come in over one channel, the world is compiled, the difference goes to the kernel. The loop is
 //! the only one that touches the world and the kernel.
 
+mod beside;
 mod core;
 mod front;
 mod ground;
@@ -10,8 +11,10 @@ mod lock;
 mod metrics;
 mod observers;
 mod reports;
+mod scrape;
 mod socket;
 pub mod status;
+mod totals;
 mod unattached;
 
 pub use lock::LockError;
@@ -23,7 +26,9 @@ use crate::sources;
 use crate::sources::cluster::Place;
 use crate::sources::{Fact, Stop};
 use lock::Lock;
+use metrics::Metrics;
 use observers::Observers;
+use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,9 +41,13 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Options {
     pub nad_dir: PathBuf,
     pub record_dir: PathBuf,
+    /// Where the runtime keeps pods' network namespaces.
+    pub netns_dir: PathBuf,
     pub socket: PathBuf,
     /// Where metrics can be had over TCP, besides the socket.
     pub metrics: Option<SocketAddr>,
+    /// How many sessions have series of their own there; absent: none.
+    pub metrics_sessions: Option<usize>,
     /// The cluster to follow, if any.
     pub cluster: Option<Place>,
     /// How long a pod may run without the networks that it selects before that is said.
@@ -62,6 +71,10 @@ pub enum AgentError {
 pub(crate) enum Event {
     Fact(Fact),
     Status(oneshot::Sender<status::Status>),
+    /// Metrics of what the loop knows.
+    Scrape(oneshot::Sender<Registry>),
+    /// Whether the agent is ready; no answer: the loop stands still.
+    Health(oneshot::Sender<bool>),
 }
 
 /// Facts that come in within this time are one reconcile.
@@ -103,9 +116,12 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
     let stop = Stop::default();
     let to_loop = send.clone();
     let facts: sources::Send = Arc::new(move |fact| to_loop.send(Event::Fact(fact)).is_ok());
-    front::start(options, send, facts.clone())?;
+    let metrics = Arc::new(Metrics::new());
+    front::start(options, send, facts.clone(), metrics.clone())?;
     start_sources(options, &facts, &stop)?;
-    let core = Core::new(kernel, Observers::new(facts), options.cluster.is_some())?;
+    let mut core =
+        Core::new(kernel, Observers::new(facts, options, &stop), options.cluster.is_some(), metrics)?;
+    core.most_session_series = options.metrics_sessions;
     tokio::select! {
         () = run_loop(core, events) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: the data plane goes on without me"),
@@ -144,13 +160,15 @@ async fn run_loop<K: Kernel>(mut core: Core<K>, mut events: mpsc::UnboundedRecei
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return };
-                handle(&mut core, event);
+                let mut news = handle(&mut core, event);
                 // What comes in meanwhile belongs to the same reconcile.
                 tokio::time::sleep(COALESCE).await;
                 while let Ok(event) = events.try_recv() {
-                    handle(&mut core, event);
+                    news |= handle(&mut core, event);
                 }
-                core.reconcile();
+                if news {
+                    core.reconcile();
+                }
             }
             _ = poll.tick() => core.drain_events(),
             _ = tick.tick() => core.tick(),
@@ -158,10 +176,16 @@ async fn run_loop<K: Kernel>(mut core: Core<K>, mut events: mpsc::UnboundedRecei
     }
 }
 
-fn handle<K: Kernel>(core: &mut Core<K>, event: Event) {
+/// Whether the world may be another now. A client that has gone does not want to know any more.
+fn handle<K: Kernel>(core: &mut Core<K>, event: Event) -> bool {
     match event {
-        Event::Fact(fact) => core.fact(fact),
-        // A client that has gone does not want to know any more.
+        Event::Fact(fact) => {
+            core.fact(fact);
+            return true;
+        }
         Event::Status(reply) => drop(reply.send(core.status())),
+        Event::Scrape(reply) => drop(reply.send(core.scrape())),
+        Event::Health(reply) => drop(reply.send(core.is_ready())),
     }
+    false
 }

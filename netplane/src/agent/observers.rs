@@ -1,7 +1,8 @@
 //! The threads that follow the pods' namespaces, one for each container with a record, and the one that
 //! asks their kernels for neighbours.
 
-use super::start_thread;
+use super::{Options, start_thread};
+use crate::sources::namespaces::{Requests, Search, Wanted};
 use crate::sources::pods::{self, Resolve};
 use crate::sources::{self, Stop};
 use crate::world::ContainerKey;
@@ -15,15 +16,25 @@ pub(super) struct Observers {
     facts: sources::Send,
     followed: BTreeMap<ContainerKey, (PathBuf, Stop)>,
     resolver: Sender<Resolve>,
+    /// Where a cluster is followed: looks for pods that have no record.
+    search: Option<Requests>,
 }
 
 impl Observers {
-    pub(super) fn new(facts: sources::Send) -> Self {
+    pub(super) fn new(facts: sources::Send, options: &Options, stop: &Stop) -> Self {
         let (resolver, requests) = channel();
         if let Err(error) = start_thread("resolver", move || pods::resolve(&requests)) {
             tracing::error!(error = sources::chain(&error), "neighbours will not be asked for");
         }
-        Self { facts, followed: BTreeMap::new(), resolver }
+        let search = options.cluster.as_ref().map(|_| {
+            let (requests, search) = Search::new(&options.netns_dir);
+            let (send, until) = (facts.clone(), stop.clone());
+            if let Err(error) = start_thread("namespaces", move || search.run(&send, &until)) {
+                tracing::error!(error = sources::chain(&error), "pods without a record will not be found");
+            }
+            requests
+        });
+        Self { facts, followed: BTreeMap::new(), resolver, search }
     }
 
     /// Follows exactly these containers.
@@ -44,6 +55,13 @@ impl Observers {
             if !self.followed.contains_key(container) {
                 self.start(container, netns);
             }
+        }
+    }
+
+    /// Looks for these pods' namespaces.
+    pub(super) fn search(&self, wanted: Wanted) {
+        if let Some(search) = &self.search {
+            search.want(wanted);
         }
     }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Reports that wait. With more than that the plugin writes for itself: an agent must not grow without end
 /// in an outage.
@@ -49,6 +50,9 @@ impl Reports {
     pub(super) fn take(self: &Arc<Self>, pod: PodName, report: PodReport) -> bool {
         // They have happened, whoever posts them.
         self.metrics.events(&report.events);
+        if let Some(milliseconds) = report.milliseconds {
+            self.metrics.attached(Duration::from_millis(milliseconds), report.network_status.is_some());
+        }
         let ready = self.view.pod(&pod.namespace, &pod.name) != Found::NotYet;
         if !ready || !self.is_attached(&report) {
             return false;
@@ -65,7 +69,8 @@ impl Reports {
         tokio::spawn(async move {
             // A newer report of the same pod says it all.
             let wanted = || this.newest(&key).is_none_or(|it| it <= number) && this.is_attached(&report);
-            if this.reporter.write(&pod, &report, wanted).await && report.network_status.is_some() {
+            let failed = || this.metrics.api_error("reports");
+            if this.reporter.write(&pod, &report, wanted, failed).await && report.network_status.is_some() {
                 this.metrics.status_written();
             }
             this.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);

@@ -39,8 +39,8 @@ pub(super) fn router(
     counters: Arc<Metrics>,
     cluster: Option<(Arc<View>, Arc<Reports>)>,
 ) -> Router {
-    let router = Router::new().route(STATUS_PATH, get(status)).with_state(events);
-    let router = router.merge(metrics::router(counters));
+    let router = Router::new().route(STATUS_PATH, get(status)).with_state(events.clone());
+    let router = router.merge(metrics::router(counters, events));
     let Some((view, reports)) = cluster else { return router };
     let cache = Router::new()
         .route("/v1/pods/{namespace}/{name}", get(pod))

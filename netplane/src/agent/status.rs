@@ -4,7 +4,7 @@ use crate::dataplane::{AttachedMode, Kernel, KernelError};
 use crate::nad::fast_path::Role;
 use crate::sources::chain;
 use crate::world::tables::XdpMode;
-use crate::world::{Compiled, Problem};
+use crate::world::{Compiled, Problem, SessionView};
 use netplane_common::map::Counter;
 use netplane_common::verdict::Reason;
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,18 @@ pub(super) fn gather<K: Kernel>(
     kernel: &mut K,
     compiled: &Compiled,
     ready: bool,
+    problems: Vec<Problem>,
+) -> Status {
+    gather_some(kernel, compiled, ready, problems, usize::MAX)
+}
+
+/// As [`gather`], with the first sessions only.
+pub(super) fn gather_some<K: Kernel>(
+    kernel: &mut K,
+    compiled: &Compiled,
+    ready: bool,
     mut problems: Vec<Problem>,
+    most_sessions: usize,
 ) -> Status {
     let mut failed = |error: KernelError| {
         problems.push(Problem { object: error.operation.clone(), message: chain(&*error.source) });
@@ -125,7 +136,8 @@ pub(super) fn gather<K: Kernel>(
             counters: counters.into_iter().map(|(number, it)| (reason_name(number), it.into())).collect(),
         });
     }
-    let sessions = sessions(kernel, compiled).unwrap_or_else(|error| {
+    let shown = compiled.sessions.get(..most_sessions).unwrap_or(&compiled.sessions);
+    let sessions = sessions(kernel, shown).unwrap_or_else(|error| {
         failed(error);
         Vec::new()
     });
@@ -156,14 +168,13 @@ pub(super) fn gather<K: Kernel>(
     Status { version, ready, networks, masters, endpoints, sessions, problems }
 }
 
-fn sessions<K: Kernel>(kernel: &mut K, compiled: &Compiled) -> Result<Vec<SessionStatus>, KernelError> {
-    let indices: Vec<_> =
-        compiled.sessions.iter().flat_map(|it| [it.uplink, it.downlink]).flatten().collect();
+fn sessions<K: Kernel>(kernel: &mut K, shown: &[SessionView]) -> Result<Vec<SessionStatus>, KernelError> {
+    let indices: Vec<_> = shown.iter().flat_map(|it| [it.uplink, it.downlink]).flatten().collect();
     let counters = kernel.session_counters(&indices)?;
     let counters: BTreeMap<u32, Counter> = indices.into_iter().zip(counters).collect();
     let count =
         |index: Option<u32>| index.and_then(|it| counters.get(&it)).copied().unwrap_or_default().into();
-    let session = |it: &crate::world::SessionView| SessionStatus {
+    let session = |it: &SessionView| SessionStatus {
         name: it.name.clone(),
         network: it.network.to_string(),
         pod: it.pod.clone(),
@@ -174,7 +185,7 @@ fn sessions<K: Kernel>(kernel: &mut K, compiled: &Compiled) -> Result<Vec<Sessio
         uplink: count(it.uplink),
         downlink: count(it.downlink),
     };
-    Ok(compiled.sessions.iter().map(session).collect())
+    Ok(shown.iter().map(session).collect())
 }
 
 fn reason_name(number: u8) -> String {

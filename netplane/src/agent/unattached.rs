@@ -141,7 +141,8 @@ impl Watchman {
         let events = vec![PodEvent { warning: true, reason: NOT_ATTACHED.to_owned(), message }];
         self.metrics.events(&events);
         let report = PodReport { uid: Some(uid.clone()), events, ..PodReport::default() };
-        self.reporter.write(&pod, &report, || true).await;
+        let failed = || self.metrics.api_error("reports");
+        self.reporter.write(&pod, &report, || true, failed).await;
     }
 
     fn problems(&self) -> Vec<Problem> {

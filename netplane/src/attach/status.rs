@@ -31,6 +31,7 @@ pub fn report(record: &AttachmentRecord, uid: Option<String>) -> PodReport {
         uid,
         network_status: Some(to_annotation(&network_status(record))),
         events: shown(record).map(added).collect(),
+        milliseconds: None,
     }
 }
 

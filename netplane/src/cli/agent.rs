@@ -23,8 +23,10 @@ pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
     let options = Options {
         nad_dir: arguments.nad_dir.clone(),
         record_dir: arguments.record_dir.clone(),
+        netns_dir: arguments.netns_dir.clone(),
         socket: arguments.socket.clone(),
         metrics: arguments.metrics,
+        metrics_sessions: arguments.metrics_sessions,
         cluster,
         unattached_after: Duration::from_secs(arguments.unattached_after),
     };

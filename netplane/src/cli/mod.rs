@@ -47,11 +47,18 @@ struct AgentArguments {
     /// Attachment records; the `cniDir` of the plugin's configuration.
     #[arg(long, default_value = crate::attach::record::DEFAULT_RECORD_DIR)]
     record_dir: PathBuf,
+    /// Where the runtime keeps pods' network namespaces: pods of the cluster that something else than netplane
+    /// has attached are looked for there.
+    #[arg(long, default_value = "/run/netns")]
+    netns_dir: PathBuf,
     #[arg(long, default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
     /// Answer `GET /metrics` on TCP, too: without TLS, to everybody who gets there.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
+    /// Series for each of this many sessions at most, besides those for endpoints.
+    #[arg(long, value_name = "MOST")]
+    metrics_sessions: Option<usize>,
     /// Follow a cluster's pods and NADs: a kubeconfig file, or `in-cluster` for the pod's service account.
     #[arg(long, value_name = "FILE|in-cluster")]
     kubeconfig: Option<Access>,

@@ -52,6 +52,9 @@ pub struct PodReport {
     pub network_status: Option<String>,
     #[serde(default)]
     pub events: Vec<PodEvent>,
+    /// How long the ADD has taken up to here; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds: Option<u64>,
 }
 
 /// An event on the pod.
@@ -127,10 +130,11 @@ mod tests {
                 reason: "AddedInterface".to_owned(),
                 message: "m".to_owned(),
             }],
+            milliseconds: Some(12),
         };
         let text = json!({
             "containerId": "c", "interface": "eth0", "uid": "u-1", "networkStatus": "[]",
-            "events": [{"warning": false, "reason": "AddedInterface", "message": "m"}],
+            "events": [{"warning": false, "reason": "AddedInterface", "message": "m"}], "milliseconds": 12,
         });
         assert_eq!(serde_json::to_value(&report).expect("JSON"), text);
         assert_eq!(serde_json::from_value::<PodReport>(text).expect("a report"), report);

@@ -65,7 +65,14 @@ impl Reporter {
 
     /// Tries until the status is written, the pod is gone or another, or it is not `wanted` any more. Events
     /// are posted along with it, and however often that is, they are there once. True: it is written.
-    pub async fn write(&self, pod: &PodName, report: &PodReport, wanted: impl Fn() -> bool) -> bool {
+    /// `failed` is called after each try that has not worked.
+    pub async fn write(
+        &self,
+        pod: &PodName,
+        report: &PodReport,
+        wanted: impl Fn() -> bool,
+        failed: impl Fn(),
+    ) -> bool {
         let mut backoff = DefaultBackoff::default();
         while wanted() {
             let error = match self.try_once(pod, report).await {
@@ -77,6 +84,7 @@ impl Reporter {
                 }
                 Err(error) => error,
             };
+            failed();
             self.api.lock().unwrap_or_else(PoisonError::into_inner).take();
             let pause = backoff.next().unwrap_or(LONGEST_PAUSE);
             tracing::warn!(%error, ?pause, "network-status is written later");

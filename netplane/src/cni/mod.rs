@@ -36,6 +36,7 @@ use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Runs the plugin as a container runtime calls it. The only writer of stdout.
 pub fn run() -> ExitCode {
@@ -132,6 +133,7 @@ fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Valu
     if let Some(file) = &config.readiness_file {
         readiness::wait(file, readiness::PATIENCE)?;
     }
+    let begun = Instant::now();
     let cluster = cluster(config);
     let Some(pod) = Pod::read(request, config, &cluster)? else {
         // As Multus does: the runtime is about to find out by itself.
@@ -141,8 +143,8 @@ fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Valu
     let container = container(request, config);
     let networks = Networks::new(request, config, &pod, &cluster);
     let attached = networks.attach(&cluster, &container, records);
-    let attached = attached.inspect_err(|error| pod.report_failure(&cluster, request, error))?;
-    if let Err(error) = pod.report(&cluster, &attached) {
+    let attached = attached.inspect_err(|error| pod.report_failure(&cluster, request, error, begun))?;
+    if let Err(error) = pod.report(&cluster, &attached, begun) {
         perform::undo(&container, &attached.record, records);
         return Err(error.into());
     }

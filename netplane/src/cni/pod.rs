@@ -11,6 +11,7 @@ use crate::cluster::cache::{
 };
 use crate::cluster::{self, Cluster, ClusterError, PodName};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// A pod, or a container outside Kubernetes.
 pub(super) struct Pod {
@@ -57,17 +58,29 @@ impl Pod {
     }
 
     /// Says on the pod what was attached, and what was passed over.
-    pub(super) fn report(&self, cluster: &Cluster, attached: &Attached) -> Result<(), ClusterError> {
+    pub(super) fn report(
+        &self,
+        cluster: &Cluster,
+        attached: &Attached,
+        begun: Instant,
+    ) -> Result<(), ClusterError> {
         let Some(name) = &self.name else { return Ok(()) };
         let mut report = status::report(&attached.record, self.uid.clone());
         // Where resource names are for the scheduler only, no device is what everybody expects.
         let told = attached.warnings.iter().filter(|it| !matches!(it, Warning::NoDevice { .. }));
         report.events.extend(told.map(|it| warning(SELECTION_PASSED_OVER, it.to_string())));
+        report.milliseconds = milliseconds(begun);
         cluster.report(name, &report)
     }
 
     /// Says on the pod that nothing was attached. That this could not be said is a line in the log.
-    pub(super) fn report_failure(&self, cluster: &Cluster, request: &Request, error: &CniError) {
+    pub(super) fn report_failure(
+        &self,
+        cluster: &Cluster,
+        request: &Request,
+        error: &CniError,
+        begun: Instant,
+    ) {
         let Some(name) = &self.name else { return };
         let reason = if error.no_network { NO_NETWORK_FOUND } else { FAILED_ADD_INTERFACE };
         let report = PodReport {
@@ -76,11 +89,16 @@ impl Pod {
             uid: self.uid.clone(),
             network_status: None,
             events: vec![warning(reason, error.message.clone())],
+            milliseconds: milliseconds(begun),
         };
         if let Err(error) = cluster.report(name, &report) {
             tracing::warn!(%error, "event");
         }
     }
+}
+
+fn milliseconds(begun: Instant) -> Option<u64> {
+    u64::try_from(begun.elapsed().as_millis()).ok()
 }
 
 fn warning(reason: &str, message: String) -> PodEvent {

@@ -3,8 +3,9 @@
 use super::bpffs::Pins;
 use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
-use super::{Attached, Kernel, KernelError, LoadError, load_xdp, read_back};
+use super::{Attached, Kernel, KernelError, LoadError, Statistics, XDP_PROGRAM, load_xdp, read_back};
 use crate::world::tables::{Operation, Tables};
+use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use netplane_common::map::{Counter, Event, network_counter_index};
@@ -129,6 +130,11 @@ impl Kernel for BpfKernel {
 
     fn attached(&mut self, ifindex: u32) -> Attached {
         self.links.attached(ifindex)
+    }
+
+    fn statistics(&mut self) -> Statistics {
+        let program: Option<&Xdp> = self.ebpf.program(XDP_PROGRAM).and_then(|it| it.try_into().ok());
+        Statistics::read(&self.pins, program.and_then(|it| it.info().ok()).as_ref())
     }
 
     fn detach_all(&mut self) -> Result<(), KernelError> {

@@ -1,5 +1,6 @@
 //! The seam between the agent and BPF: what the agent asks of the kernel, and what it can learn.
 
+use super::Statistics;
 use crate::world::tables::{Operation, Tables};
 use netplane_common::map::{Counter, Event};
 use std::collections::BTreeMap;
@@ -78,6 +79,9 @@ pub trait Kernel: Send {
 
     /// How the kernel says that a master is attached.
     fn attached(&mut self, ifindex: u32) -> Attached;
+
+    /// What the kernel says of programs and maps.
+    fn statistics(&mut self) -> Statistics;
 
     /// Removes links, pins and maps.
     ///

@@ -7,10 +7,12 @@ mod links;
 mod maps;
 mod programs;
 mod read_back;
+mod statistics;
 
 pub use bpf::BpfKernel;
 pub use kernel::{Attached, AttachedMode, Kernel, KernelError};
 pub use programs::{LoadError, TC_LOCAL_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp};
+pub use statistics::Statistics;
 
 /// The compiled packet programs (`netplane-ebpf`), for the loader here, for tests and for benches.
 pub fn object() -> &'static [u8] {

@@ -4,17 +4,21 @@
 pub mod cluster;
 pub mod files;
 pub mod links;
+pub mod namespaces;
 pub mod pods;
+pub mod told;
 
 use crate::attach::record::AttachmentRecord;
-use crate::nad::Nad;
 use crate::nad::dir::Loaded;
+use crate::nad::{Nad, NetworkName};
 use crate::netlink::link::Link;
 use crate::netlink::observe::Snapshot;
 use crate::world::{ContainerKey, Problem};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use told::Told;
 
 /// What a source has to say.
 #[derive(Clone, Debug)]
@@ -23,6 +27,10 @@ pub enum Fact {
     Nads(Result<Loaded, String>),
     /// The cluster's NADs with fast-path metadata.
     ClusterNads(Vec<Nad>),
+    /// This node's pods with what `network-status` tells of them.
+    Told(BTreeMap<NetworkName, Vec<Told>>),
+    /// Where the pods of the search with this number are, as far as they were found.
+    Located(u64, BTreeMap<ContainerKey, PathBuf>),
     /// A watch of the cluster, by what it is of, does not work; or works again.
     ClusterProblem(&'static str, Option<String>),
     /// All pods that run without the networks that they select.

@@ -22,6 +22,7 @@ mod attach_trouble;
 mod attach_upkeep;
 mod attach_verbs;
 mod attach_versions;
+mod beside_multus;
 mod builtin;
 mod builtin_reference;
 mod cases_bpf;

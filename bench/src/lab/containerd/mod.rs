@@ -112,10 +112,7 @@ impl<'a> Containerd<'a> {
     /// # Errors
     /// The new one does not come up.
     pub fn restart(&mut self) -> Result<()> {
-        // nsenter has forked the daemon, and ends with it.
-        let daemon = child_of(self.daemon.id())?;
-        kill(Pid::from_raw(i32::try_from(daemon)?), Signal::SIGKILL).context("kill containerd")?;
-        wait_for("the end of containerd", PATIENCE, || self.daemon.status())?;
+        self.kill(&self.daemon)?;
         self.daemon = start_daemon(self.lab, &self.folder, self.init)?;
         self.cri = connect(&self.folder, &self.daemon)?;
         Ok(())
@@ -206,9 +203,27 @@ impl<'a> Containerd<'a> {
     /// # Errors
     /// It cannot be started.
     pub fn start_agent(&self) -> Result<Process> {
+        self.start_agent_with(&[])
+    }
+
+    /// As [`Containerd::start_agent`], with more arguments.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_agent_with(&self, more: &[&str]) -> Result<Process> {
         let mut command = self.command(self.lab.binary());
-        command.arg("agent").args(self.lab.agent_arguments());
+        command.arg("agent").args(self.lab.agent_arguments()).args(more);
         self.lab.spawn("agent", command)
+    }
+
+    /// `kill -9` of a program that [`Containerd::command`] has started: nsenter has forked it.
+    ///
+    /// # Errors
+    /// It has ended by itself.
+    pub fn kill(&self, process: &Process) -> Result<()> {
+        let program = child_of(process.id())?;
+        kill(Pid::from_raw(i32::try_from(program)?), Signal::SIGKILL).context("kill -9")?;
+        wait_for("its end", PATIENCE, || process.status()).map(drop)
     }
 
     /// The end of its log, for messages.

@@ -7,7 +7,7 @@ mod view;
 
 pub use view::{Found, View};
 
-use super::{Fact, Send};
+use super::{Fact, Send, told};
 use crate::cluster::cache::{CachedNetwork, CachedPod};
 use crate::cluster::{Access, ClusterError, chain};
 use crate::nad::fast_path::FAST_PATH_ANNOTATION;
@@ -49,6 +49,15 @@ pub async fn follow(place: &Place, view: &View, send: &Send, pods_listed: &dyn F
 }
 
 async fn follow_pods(place: &Place, view: &View, send: &Send, pods_listed: &dyn Fn()) {
+    let last = RefCell::new(None);
+    let changed = |pods: &BTreeMap<NetworkName, PodEntry>| {
+        let told = pods.iter().filter_map(|(name, it)| Some((name.clone(), it.told.clone()?)));
+        let told: BTreeMap<_, _> = told.filter(|(_, it)| !it.is_empty()).collect();
+        if last.borrow().as_ref() != Some(&told) {
+            last.replace(Some(told.clone()));
+            send(Fact::Told(told));
+        }
+    };
     let run = async || -> Failure {
         let client = match place.access.connect() {
             Ok(client) => client,
@@ -60,7 +69,7 @@ async fn follow_pods(place: &Place, view: &View, send: &Send, pods_listed: &dyn 
             pods_listed();
             send(Fact::ClusterProblem("pods", None))
         };
-        take(watcher::watcher(api, of_node), &view.pods, |it| pod(it.metadata), listed, |_| {}).await
+        take(watcher::watcher(api, of_node), &view.pods, |it| pod(it.metadata), listed, changed).await
     };
     again_and_again("pods", &view.pods, send, run).await;
 }
@@ -190,11 +199,11 @@ fn annotations(metadata: &mut ObjectMeta) -> BTreeMap<String, String> {
 }
 
 fn pod(mut metadata: ObjectMeta) -> Option<(NetworkName, PodEntry)> {
-    let has_status =
-        metadata.annotations.as_ref().is_some_and(|it| it.contains_key(NETWORK_STATUS_ANNOTATION));
+    let status = metadata.annotations.as_ref().and_then(|it| it.get(NETWORK_STATUS_ANNOTATION));
+    let told = status.map(|it| told::read(it));
     let annotations = annotations(&mut metadata);
     let name = NetworkName { namespace: metadata.namespace?, name: metadata.name? };
-    Some((name, PodEntry { pod: CachedPod { uid: metadata.uid?, annotations }, has_status }))
+    Some((name, PodEntry { pod: CachedPod { uid: metadata.uid?, annotations }, told }))
 }
 
 /// A NAD; nothing where `spec.config` is no text: the plugin then asks the server and says so.

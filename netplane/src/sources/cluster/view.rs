@@ -2,6 +2,7 @@
 
 use crate::cluster::cache::{CachedNetwork, CachedPod};
 use crate::nad::NetworkName;
+use crate::sources::told::Told;
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
@@ -13,11 +14,11 @@ pub struct View {
     pub(super) networks: Known<NetworkName, CachedNetwork>,
 }
 
-/// A pod, and whether it has a `network-status`.
+/// A pod, and what its `network-status` tells, if it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PodEntry {
     pub(super) pod: CachedPod,
-    pub(super) has_status: bool,
+    pub(super) told: Option<Vec<Told>>,
 }
 
 /// An answer.
@@ -41,14 +42,14 @@ impl View {
 
     /// Whether this pod is known to have no `network-status`.
     pub fn lacks_status(&self, namespace: &str, name: &str) -> bool {
-        matches!(self.pods.get(&key(namespace, name)), Found::Yes(entry) if !entry.has_status)
+        matches!(self.pods.get(&key(namespace, name)), Found::Yes(entry) if entry.told.is_none())
     }
 
     /// Pods with one of these annotations and without a `network-status`; `None` while they are not known.
     pub fn pods_without_status(&self, annotations: &[&str]) -> Option<Vec<(NetworkName, CachedPod)>> {
         let is_one = |entry: &PodEntry| {
             let mut values = annotations.iter().filter_map(|it| entry.pod.annotations.get(*it));
-            !entry.has_status && values.any(|it| !matches!(it.trim(), "" | "[]"))
+            entry.told.is_none() && values.any(|it| !matches!(it.trim(), "" | "[]"))
         };
         let found = self.pods.filter(is_one)?;
         Some(found.into_iter().map(|(name, entry)| (name, entry.pod)).collect())
@@ -133,7 +134,7 @@ mod tests {
     fn nothing_is_said_before_the_first_list_and_after_a_refusal() {
         let view = View::default();
         let upf = || CachedPod { uid: "u".to_owned(), annotations: BTreeMap::new() };
-        let entry = PodEntry { pod: upf(), has_status: false };
+        let entry = PodEntry { pod: upf(), told: None };
         assert_eq!(view.pod("core", "upf-0"), Found::NotYet);
         view.pods.replace([(key("core", "upf-0"), entry)].into(), |_| {});
         assert_eq!(view.pod("core", "upf-0"), Found::Yes(upf()));

@@ -7,3 +7,5 @@ mod end_to_end;
 mod manifests;
 mod policy;
 mod roles;
+
+pub(crate) use manifests::examples;
