@@ -6,6 +6,7 @@ use super::metrics::Metrics;
 use super::observers::Observers;
 use super::scrape::{self, Scraped};
 use super::status::{SessionState, Status};
+use super::top::{EndpointTraffic, Top};
 use super::totals::Totals;
 use super::{AgentError, status};
 use crate::attach::record::{AttachmentRecord, PodRef};
@@ -347,6 +348,34 @@ impl<K: Kernel> Core<K> {
             statistics: &self.kernel.statistics(),
             most_sessions: self.most_session_series,
         })
+    }
+
+    pub(super) fn top(&mut self) -> Top {
+        let (problems, ready) = (self.problems(), self.is_ready());
+        let mut status = status::gather_some(&mut self.kernel, &self.compiled, ready, problems, 0);
+        let endpoints = match self.totals.get(&mut self.kernel, &self.compiled) {
+            Ok(forwarded) => forwarded.iter().map(|((network, pod), it)| EndpointTraffic {
+                network: network.clone(),
+                pod: pod.clone(),
+                uplink: it.uplink.into(),
+                downlink: it.downlink.into(),
+            }),
+            Err(error) => {
+                let message = chain(&*error.source);
+                status.problems.push(Problem { object: error.operation, message });
+                return Top { status, ..Top::default() };
+            }
+        };
+        let endpoints = endpoints.collect();
+        let busiest = &self.totals.busiest;
+        Top {
+            status,
+            sessions: self.compiled.sessions.len(),
+            endpoints,
+            busiest: busiest.sessions.clone(),
+            seconds: busiest.between.as_secs_f64(),
+            reading: busiest.reading,
+        }
     }
 
     pub(super) fn status(&mut self) -> Status {

@@ -14,6 +14,7 @@ mod reports;
 mod scrape;
 mod socket;
 pub mod status;
+pub mod top;
 mod totals;
 mod unattached;
 
@@ -71,6 +72,7 @@ pub enum AgentError {
 pub(crate) enum Event {
     Fact(Fact),
     Status(oneshot::Sender<status::Status>),
+    Top(oneshot::Sender<top::Top>),
     /// Metrics of what the loop knows.
     Scrape(oneshot::Sender<Registry>),
     /// Whether the agent is ready; no answer: the loop stands still.
@@ -184,6 +186,7 @@ fn handle<K: Kernel>(core: &mut Core<K>, event: Event) -> bool {
             return true;
         }
         Event::Status(reply) => drop(reply.send(core.status())),
+        Event::Top(reply) => drop(reply.send(core.top())),
         Event::Scrape(reply) => drop(reply.send(core.scrape())),
         Event::Health(reply) => drop(reply.send(core.is_ready())),
     }

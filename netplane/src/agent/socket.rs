@@ -1,9 +1,10 @@
-//! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status`, `GET /metrics`, and what
+//! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status`, `/v1/top`, `/metrics`, and what
 //! the plugin asks for instead of the API server (`cluster/cache.rs`); the session API will be in the same router.
 
 use super::metrics::{self, Metrics};
 use super::reports::Reports;
 use super::status::Status;
+use super::top::Top;
 use super::{AgentError, Event};
 use crate::cluster::PodName;
 use crate::cluster::cache::{CachedNetwork, CachedPod, PodReport, STATUS_PATH};
@@ -39,7 +40,8 @@ pub(super) fn router(
     counters: Arc<Metrics>,
     cluster: Option<(Arc<View>, Arc<Reports>)>,
 ) -> Router {
-    let router = Router::new().route(STATUS_PATH, get(status)).with_state(events.clone());
+    let router =
+        Router::new().route(STATUS_PATH, get(status)).route("/v1/top", get(top)).with_state(events.clone());
     let router = router.merge(metrics::router(counters, events));
     let Some((view, reports)) = cluster else { return router };
     let cache = Router::new()
@@ -63,6 +65,12 @@ pub(super) async fn serve(listener: UnixListener, router: Router) {
 async fn status(State(events): State<mpsc::UnboundedSender<Event>>) -> Result<Json<Status>, StatusCode> {
     let (reply, answer) = oneshot::channel();
     events.send(Event::Status(reply)).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    answer.await.map(Json).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+}
+
+async fn top(State(events): State<mpsc::UnboundedSender<Event>>) -> Result<Json<Top>, StatusCode> {
+    let (reply, answer) = oneshot::channel();
+    events.send(Event::Top(reply)).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     answer.await.map(Json).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
 }
 

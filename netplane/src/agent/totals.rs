@@ -1,16 +1,17 @@
 //! Packets that endpoints have forwarded, added up from their sessions' counters: what a session that has ended
 //! has counted stays counted.
 
+use super::top::{BusySession, MOST_BUSY};
 use crate::dataplane::{Kernel, KernelError};
 use crate::nad::fast_path::Role;
-use crate::world::Compiled;
+use crate::world::{Compiled, SessionView};
 use netplane_common::map::Counter;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// Counters are read anew at most this often, and at most in a hundredth of the time: a node may have a hundred
+/// Counters are read anew no more often than this, and at most in a hundredth of the time: a node may have a hundred
 /// thousand sessions, and each counter is a system call.
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(2);
 const SHARE: u32 = 100;
 
 /// Network and pod, as status names them.
@@ -31,6 +32,16 @@ pub(super) struct Totals {
     last: HashMap<u32, Counter>,
     /// When that was, and how long it took.
     read: Option<(Instant, Duration)>,
+    pub(super) busiest: Busiest,
+}
+
+/// Between the last two readings.
+#[derive(Debug, Default)]
+pub(super) struct Busiest {
+    pub(super) sessions: Vec<BusySession>,
+    pub(super) between: Duration,
+    /// How many readings there were.
+    pub(super) reading: u64,
 }
 
 impl Totals {
@@ -46,6 +57,8 @@ impl Totals {
         let begun = Instant::now();
         let due = self.read.is_none_or(|(at, took)| begun - at >= FRESH.max(took * SHARE));
         if due {
+            self.busiest.between = self.read.map_or(Duration::ZERO, |(at, _)| begun - at);
+            self.busiest.reading += 1;
             self.read(kernel, compiled)?;
             self.read = Some((begun, begun.elapsed()));
         }
@@ -64,18 +77,43 @@ impl Totals {
         let names = counted.map(|it| (it.network.to_string(), it.pod.clone()));
         let mut endpoints: BTreeMap<_, _> =
             names.map(|it| (it.clone(), self.endpoints.remove(&it).unwrap_or_default())).collect();
+        let mut busy: Vec<(u64, &SessionView, Forwarded)> = Vec::new();
         for session in &compiled.sessions {
             let name = (session.network.to_string(), session.pod.clone());
             let Some(sums) = endpoints.get_mut(&name) else { continue };
-            for (index, sum) in [(session.uplink, &mut sums.uplink), (session.downlink, &mut sums.downlink)] {
+            let mut own = Forwarded::default();
+            for (index, sum, own) in [
+                (session.uplink, &mut sums.uplink, &mut own.uplink),
+                (session.downlink, &mut sums.downlink, &mut own.downlink),
+            ] {
                 let Some((index, now)) = index.and_then(|it| Some((it, now.get(&it)?))) else { continue };
-                let new = since(self.last.get(&index), *now);
-                sum.packets = sum.packets.wrapping_add(new.packets);
-                sum.bytes = sum.bytes.wrapping_add(new.bytes);
+                *own = since(self.last.get(&index), *now);
+                sum.packets = sum.packets.wrapping_add(own.packets);
+                sum.bytes = sum.bytes.wrapping_add(own.bytes);
+            }
+            let packets = own.uplink.packets.saturating_add(own.downlink.packets);
+            if packets > 0 {
+                busy.push((packets, session, own));
             }
         }
+        // By name among equals, so that lines do not jump.
+        busy.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.name.cmp(&b.1.name)));
+        self.busiest.sessions = busy.into_iter().take(MOST_BUSY).map(|(_, it, own)| shown(it, own)).collect();
         (self.endpoints, self.last) = (endpoints, now);
         Ok(())
+    }
+}
+
+fn shown(session: &SessionView, own: Forwarded) -> BusySession {
+    BusySession {
+        name: session.name.clone(),
+        network: session.network.to_string(),
+        pod: session.pod.clone(),
+        ue: session.ue.clone(),
+        teid: session.teid.map(|it| format!("{it:#x}")),
+        peer: session.peer.clone(),
+        uplink: own.uplink.into(),
+        downlink: own.downlink.into(),
     }
 }
 

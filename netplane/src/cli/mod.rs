@@ -3,7 +3,9 @@
 mod agent;
 mod install;
 mod lint;
+mod of_network;
 mod status;
+mod top;
 
 use crate::cluster::Access;
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +31,8 @@ enum Command {
     Install(Box<install::InstallArguments>),
     /// Show what the agent forwards, and what is wrong.
     Status(StatusArguments),
+    /// Show networks, endpoints and the busiest sessions as they change.
+    Top(TopArguments),
     /// Check files with NADs, pods and what makes pods, and CNI configurations, before they are applied.
     Lint {
         #[arg(required = true)]
@@ -86,6 +90,24 @@ struct StatusArguments {
     /// Everything, for a program.
     #[arg(long)]
     json: bool,
+    /// Only what concerns this network: NAMESPACE/NAME of a NAD.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    network: Option<String>,
+}
+
+#[derive(Args)]
+struct TopArguments {
+    #[arg(long, default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    interval: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let range = 0.2..=3600.0;
+    let seconds = text.parse::<f64>().ok().filter(|it| range.contains(it));
+    seconds.ok_or_else(|| "should be seconds from 0.2 to 3600".to_owned())
 }
 
 const DEFAULT_SOCKET: &str = "/run/netplane/agent.sock";
@@ -104,6 +126,7 @@ pub fn run() -> ExitCode {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Install(arguments) => install::run(*arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Lint { files, strict } => lint::run(&files, strict),
     };
     match result {

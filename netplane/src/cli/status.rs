@@ -17,7 +17,13 @@ const SHOWN: usize = 20;
 pub(super) fn run(arguments: &StatusArguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let body = runtime.block_on(get(&arguments.socket, "/v1/status"))?;
-    if arguments.json {
+    if let Some(network) = &arguments.network {
+        let mut status: Status =
+            serde_json::from_slice(&body).context("the agent's answer is of another version")?;
+        super::of_network::only(&mut status, network)?;
+        let json = arguments.json.then(|| serde_json::to_string_pretty(&status)).transpose()?;
+        print!("{}", json.map_or_else(|| shown(&status), |it| Ok(it + "\n"))?);
+    } else if arguments.json {
         let value: serde_json::Value =
             serde_json::from_slice(&body).context("the agent's answer is not JSON")?;
         println!("{value:#}");
@@ -29,7 +35,7 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<()> {
     Ok(())
 }
 
-async fn get(socket: &Path, path: &str) -> Result<Bytes> {
+pub(super) async fn get(socket: &Path, path: &str) -> Result<Bytes> {
     let stream = UnixStream::connect(socket).await;
     let stream = stream
         .with_context(|| format!("no agent answers on {}: is `netplane agent` running?", socket.display()))?;
