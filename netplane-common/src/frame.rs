@@ -82,14 +82,14 @@ pub trait Frame {
 }
 
 /// A frame in memory with as much headroom as XDP promises (`XDP_PACKET_HEADROOM`).
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "testing", feature = "user"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceFrame {
     buffer: Vec<u8>,
     start: usize,
 }
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "testing", feature = "user"))]
 impl SliceFrame {
     /// `XDP_PACKET_HEADROOM` of the kernel's `include/uapi/linux/bpf.h`.
     pub const HEADROOM: usize = 256;
@@ -107,7 +107,7 @@ impl SliceFrame {
     }
 }
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "testing", feature = "user"))]
 impl Frame for SliceFrame {
     fn len(&self) -> usize {
         self.bytes().len()

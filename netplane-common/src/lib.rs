@@ -6,7 +6,7 @@
 //! Nothing here allocates, logs or does I/O, so that the same code runs in the kernel, in unit
 //! tests, in fuzzers and in the reference runs of the benches.
 
-#![cfg_attr(not(any(test, feature = "testing")), no_std)]
+#![cfg_attr(not(any(test, feature = "testing", feature = "user")), no_std)]
 #![deny(unsafe_code)]
 
 pub mod frame;

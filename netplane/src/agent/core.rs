@@ -8,6 +8,7 @@ use super::scrape::{self, Scraped};
 use super::status::{SessionState, Status};
 use super::top::{EndpointTraffic, Top};
 use super::totals::Totals;
+use super::trace::{self, Query, Traced};
 use super::{AgentError, status};
 use crate::attach::record::{AttachmentRecord, PodRef};
 use crate::dataplane::{Kernel, KernelError};
@@ -348,6 +349,11 @@ impl<K: Kernel> Core<K> {
             statistics: &self.kernel.statistics(),
             most_sessions: self.most_session_series,
         })
+    }
+
+    /// What becomes of a packet, by the tables that are in the kernel.
+    pub(super) fn trace(&self, query: &Query) -> Result<Vec<Traced>, String> {
+        trace::trace(&self.compiled, &self.current, query)
     }
 
     pub(super) fn top(&mut self) -> Top {

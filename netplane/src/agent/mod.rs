@@ -16,6 +16,7 @@ mod socket;
 pub mod status;
 pub mod top;
 mod totals;
+pub mod trace;
 mod unattached;
 
 pub use lock::LockError;
@@ -73,6 +74,7 @@ pub(crate) enum Event {
     Fact(Fact),
     Status(oneshot::Sender<status::Status>),
     Top(oneshot::Sender<top::Top>),
+    Trace(trace::Query, oneshot::Sender<Result<Vec<trace::Traced>, String>>),
     /// Metrics of what the loop knows.
     Scrape(oneshot::Sender<Registry>),
     /// Whether the agent is ready; no answer: the loop stands still.
@@ -186,6 +188,7 @@ fn handle<K: Kernel>(core: &mut Core<K>, event: Event) -> bool {
             return true;
         }
         Event::Status(reply) => drop(reply.send(core.status())),
+        Event::Trace(query, reply) => drop(reply.send(core.trace(&query))),
         Event::Top(reply) => drop(reply.send(core.top())),
         Event::Scrape(reply) => drop(reply.send(core.scrape())),
         Event::Health(reply) => drop(reply.send(core.is_ready())),

@@ -164,13 +164,15 @@ fn directions(uplink: Count, downlink: Count) -> [((&'static str, String), Count
 }
 
 /// Only tables whose entries come and go.
-fn entries(tables: &Tables) -> [(&'static str, usize); 6] {
+fn entries(tables: &Tables) -> [(&'static str, usize); 8] {
     [
         ("uplink", tables.uplink.len()),
+        ("uplink6", tables.uplink6.len()),
         ("downlink4", tables.downlink4.len()),
         ("downlink6", tables.downlink6.len()),
         ("endpoints", tables.endpoints.len()),
         ("next_hops", tables.next_hops.len()),
+        ("routes", tables.routes.len()),
         ("peers", tables.peers.len()),
     ]
 }

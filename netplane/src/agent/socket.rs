@@ -1,15 +1,16 @@
-//! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status`, `/v1/top`, `/metrics`, and what
+//! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status`, `/v1/top`, `/v1/trace`, `/metrics`, and what
 //! the plugin asks for instead of the API server (`cluster/cache.rs`); the session API will be in the same router.
 
 use super::metrics::{self, Metrics};
 use super::reports::Reports;
 use super::status::Status;
 use super::top::Top;
+use super::trace::{Query, Traced};
 use super::{AgentError, Event};
 use crate::cluster::PodName;
 use crate::cluster::cache::{CachedNetwork, CachedPod, PodReport, STATUS_PATH};
 use crate::sources::cluster::{Found, View};
-use axum::extract::{Path as InPath, State};
+use axum::extract::{Path as InPath, Query as InQuery, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -40,8 +41,11 @@ pub(super) fn router(
     counters: Arc<Metrics>,
     cluster: Option<(Arc<View>, Arc<Reports>)>,
 ) -> Router {
-    let router =
-        Router::new().route(STATUS_PATH, get(status)).route("/v1/top", get(top)).with_state(events.clone());
+    let router = Router::new()
+        .route(STATUS_PATH, get(status))
+        .route("/v1/top", get(top))
+        .route("/v1/trace", get(trace))
+        .with_state(events.clone());
     let router = router.merge(metrics::router(counters, events));
     let Some((view, reports)) = cluster else { return router };
     let cache = Router::new()
@@ -72,6 +76,18 @@ async fn top(State(events): State<mpsc::UnboundedSender<Event>>) -> Result<Json<
     let (reply, answer) = oneshot::channel();
     events.send(Event::Top(reply)).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     answer.await.map(Json).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// 404 with a text where there is nothing to tell.
+async fn trace(
+    State(events): State<mpsc::UnboundedSender<Event>>,
+    InQuery(query): InQuery<Query>,
+) -> Result<Json<Vec<Traced>>, (StatusCode, String)> {
+    let gone = |_| (StatusCode::SERVICE_UNAVAILABLE, "the agent is ending".to_owned());
+    let (reply, answer) = oneshot::channel();
+    events.send(Event::Trace(query, reply)).map_err(|_| gone(()))?;
+    let traced = answer.await.map_err(|_| gone(()))?;
+    traced.map(Json).map_err(|why| (StatusCode::NOT_FOUND, why))
 }
 
 async fn pod(

@@ -6,6 +6,7 @@ mod lint;
 mod of_network;
 mod status;
 mod top;
+mod trace;
 
 use crate::cluster::Access;
 use clap::{Args, Parser, Subcommand};
@@ -33,6 +34,8 @@ enum Command {
     Status(StatusArguments),
     /// Show networks, endpoints and the busiest sessions as they change.
     Top(TopArguments),
+    /// Tell which entry, which next hop and which verdict a packet would get.
+    Trace(TraceArguments),
     /// Check files with NADs, pods and what makes pods, and CNI configurations, before they are applied.
     Lint {
         #[arg(required = true)]
@@ -104,6 +107,23 @@ struct TopArguments {
     interval: f64,
 }
 
+#[derive(Args)]
+struct TraceArguments {
+    /// An uplink G-PDU of this tunnel, and what its session sends to the user.
+    #[arg(long, value_parser = trace::teid)]
+    teid: Option<u32>,
+    /// Packets to this user; with --teid: from it, in place of the session's own.
+    #[arg(long, value_name = "ADDRESS")]
+    ue: Option<std::net::IpAddr>,
+    /// The user's correspondent.
+    #[arg(long, value_name = "ADDRESS")]
+    to: Option<std::net::IpAddr>,
+    #[arg(long, default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    #[arg(long)]
+    json: bool,
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let range = 0.2..=3600.0;
     let seconds = text.parse::<f64>().ok().filter(|it| range.contains(it));
@@ -126,6 +146,7 @@ pub fn run() -> ExitCode {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Install(arguments) => install::run(*arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Lint { files, strict } => lint::run(&files, strict),
     };

@@ -43,8 +43,11 @@ pub(super) async fn get(socket: &Path, path: &str) -> Result<Bytes> {
     let request = hyper::Request::get(path).header("host", "netplane").body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
-        ensure!(response.status().is_success(), "the agent answered {}", response.status());
-        Ok(response.into_body().collect().await?.to_bytes())
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        let why = String::from_utf8_lossy(&body);
+        ensure!(status.is_success(), "the agent answered {status}: {why}");
+        Ok(body)
     };
     tokio::select! {
         answer = exchange => answer,

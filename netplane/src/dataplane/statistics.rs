@@ -6,12 +6,14 @@ use aya::programs::ProgramInfo;
 use std::time::Duration;
 
 /// The pinned maps whose entries come and go, and their names as metrics have them.
-const TABLES: [(&str, &str); 6] = [
+const TABLES: [(&str, &str); 8] = [
     ("UPLINK", "uplink"),
+    ("UPLINK6", "uplink6"),
     ("DOWNLINK4", "downlink4"),
     ("DOWNLINK6", "downlink6"),
     ("ENDPOINTS", "endpoints"),
     ("NEXT_HOPS", "next_hops"),
+    ("ROUTES", "routes"),
     ("PEERS", "peers"),
 ];
 

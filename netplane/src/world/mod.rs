@@ -4,6 +4,7 @@
 mod compile;
 pub mod diff;
 mod endpoint;
+mod lookup;
 mod session;
 mod slots;
 pub mod tables;
@@ -11,6 +12,7 @@ pub mod tables;
 mod tests;
 
 pub use compile::{Compiled, EndpointView, NetworkView, Problem, SessionView, WantedNeighbour, compile};
+pub use lookup::Lookup;
 pub use slots::Slots;
 
 use crate::nad::NetworkName;

@@ -3,6 +3,7 @@
 
 mod agent;
 mod agent_cluster;
+mod agent_look;
 mod agent_metrics;
 mod agent_unattached;
 mod attach;
