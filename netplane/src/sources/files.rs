@@ -1,5 +1,6 @@
-//! The NAD directory and the folder of attachment records. Changes are noticed at once, and all is read
-//! anew every few seconds in any case: a watch that misses something costs seconds, not correctness.
+//! The NAD directory and the folder of attachment records. Changes are noticed at once, and every few seconds the
+//! files' times and sizes are looked at in any case: a watch that misses something costs seconds, not correctness,
+//! and files that are as they were are not read again.
 
 use super::{Fact, Send, Stop, chain};
 use crate::attach::record::AttachmentRecord;
@@ -8,13 +9,15 @@ use crate::nad::dir::{self, Loaded};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 /// How long a change that the watch has missed may go unnoticed.
-const REREAD: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(2);
 /// Changes that are closer together are one.
 const SETTLE: Duration = Duration::from_millis(10);
 
@@ -33,6 +36,7 @@ pub fn run(nad_dir: &Path, optional: bool, record_dir: &Path, send: &Send, stop:
     let mut watched: Vec<PathBuf> = Vec::new();
     let mut last_nads: Option<Result<Loaded, String>> = None;
     let mut last_records: Option<Records> = None;
+    let mut last_print = None;
     while !stop.is_stopped() {
         // A folder that appears later is watched from then on.
         for folder in [nad_dir, record_dir] {
@@ -42,6 +46,13 @@ pub fn run(nad_dir: &Path, optional: bool, record_dir: &Path, send: &Send, stop:
                 watched.push(folder.to_owned());
             }
         }
+        // Taken before the files are read: what changes meanwhile is seen as another one.
+        let print = [fingerprint(nad_dir), fingerprint(record_dir)];
+        if last_print.as_ref() == Some(&print) {
+            wait(&woken, &mut last_print);
+            continue;
+        }
+        last_print = Some(print);
         let nads = match dir::load(nad_dir) {
             Err(error) if optional && error.source.kind() == ErrorKind::NotFound => Ok(Loaded::default()),
             other => other.map_err(|error| chain(&error)),
@@ -59,13 +70,36 @@ pub fn run(nad_dir: &Path, optional: bool, record_dir: &Path, send: &Send, stop:
                 return;
             }
         }
-        match woken.recv_timeout(REREAD) {
-            Ok(()) => while woken.recv_timeout(SETTLE).is_ok() {},
-            Err(RecvTimeoutError::Timeout) => {}
-            // Without a watch: by the clock alone.
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(REREAD),
-        }
+        wait(&woken, &mut last_print);
     }
+}
+
+/// Name, inode, size and time of change of each file; nothing where the folder cannot be read.
+type Fingerprint = Option<Vec<(OsString, u64, u64, i64, i64)>>;
+
+/// Waits for a change. One that the watch tells of counts whatever the files look like.
+fn wait(woken: &Receiver<()>, last: &mut Option<[Fingerprint; 2]>) {
+    match woken.recv_timeout(LOOK) {
+        Ok(()) => {
+            while woken.recv_timeout(SETTLE).is_ok() {}
+            *last = None;
+        }
+        Err(RecvTimeoutError::Timeout) => {}
+        // Without a watch: by the clock alone.
+        Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK),
+    }
+}
+
+/// What tells a folder's files from what they were: a replaced file has another inode, a written one another time.
+fn fingerprint(folder: &Path) -> Fingerprint {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+        // Following links: a ConfigMap's files are such.
+        let Ok(it) = std::fs::metadata(entry.path()) else { continue };
+        files.push((entry.file_name(), it.ino(), it.len(), it.mtime(), it.mtime_nsec()));
+    }
+    files.sort_unstable();
+    Some(files)
 }
 
 /// Whether a watch tells of a change. Reading is an event for inotify, too: taken for a change, whoever reads
@@ -127,10 +161,10 @@ mod tests {
             for _ in 0..2 {
                 received.recv().expect("NADs, then records");
             }
-            // All is read every two seconds; in between there is nothing.
+            // All is looked at every two seconds; in between there is nothing.
             let since = Instant::now();
             let limit = Duration::from_secs(20);
-            let pause = REREAD / 4;
+            let pause = LOOK / 4;
             while opened.recv_timeout(pause).is_ok() && since.elapsed() < limit {}
             stop.stop();
             assert!(since.elapsed() < limit, "it reads all the time");

@@ -112,7 +112,8 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, rates: &Rates, screen: &Scre
             it.name.clone(),
             it.teid.clone().unwrap_or_else(|| "-".to_owned()),
             it.ue.join(" "),
-            it.peer.clone().unwrap_or_else(|| "-".to_owned()),
+            // Without its TEID.
+            it.peer.as_deref().and_then(|it| it.split(' ').next()).unwrap_or("-").to_owned(),
             plain(&it.pod),
             pps(*up),
             bps(*up),
