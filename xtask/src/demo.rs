@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     privilege::require_root("demo")?;
-    setup::run()?;
+    setup::lab()?;
     build::release()?;
     crate::become_release("netplane-demo", arguments)
 }

@@ -9,6 +9,7 @@ mod privilege;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use anyhow::{Context, Result, bail};
 use std::ffi::{OsStr, OsString};
@@ -23,9 +24,11 @@ cargo xtask VERB
   setup            installs what building, the demo and the tests need, and nothing that is there
   build            builds the packet programs and the workspace, as a release
   demo [ARGS]      setup, build, and the main job in a lab of namespaces; `demo --help` tells its arguments
-  test [unit|all]  setup, format, lints, tidy and the tests; `unit` leaves out the integration tests
+  test [unit|vm|all]  setup, format, lints, tidy and the tests; `unit`: those beside the code; `vm`: those in
+                   guests with other kernels
   bench [PART]     setup, build, and all benchmarks, or packets, rates, attach; `bench --help` tells more
   image [FILE]     the container image as an OCI archive, target/image/netplane-VERSION.tar if not told otherwise
+  vm [ARGS] CMD    a command in a guest with another kernel; `--kernel 6.12|6.1`
   tidy             checks the rules of the tree that the compiler does not check
 ";
 
@@ -50,6 +53,7 @@ fn dispatch() -> Result<()> {
         Some("test") => test::run(&rest),
         Some("bench") => bench::run(&rest),
         Some("image") => container::run(&rest),
+        Some("vm") => vm::run(&rest),
         Some("tidy") => none(&rest).and_then(|()| tidy::run()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

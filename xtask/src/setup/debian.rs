@@ -3,6 +3,8 @@
 use super::say;
 use crate::privilege::is_root;
 use anyhow::{Context, Result, bail};
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 use xtask::process::{capture, read, run};
 use xtask::toolchain::on_path;
@@ -72,7 +74,7 @@ pub(super) fn know(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn update() -> Result<()> {
+pub(super) fn update() -> Result<()> {
     if !is_root() {
         bail!("the package index must be renewed\nremedy: sudo apt-get update");
     }
@@ -83,8 +85,25 @@ fn update() -> Result<()> {
     Ok(())
 }
 
+/// Fetches the archives of packages into a folder; nothing is installed.
+///
+/// # Errors
+/// apt fails.
+pub(super) fn download<S: AsRef<OsStr>>(names: &[S], folder: &Path) -> Result<()> {
+    run(apt_get().arg("download").args(names).current_dir(folder))
+}
+
+/// Names that begin with `prefix` in the index, also of packages that only others mention.
+///
+/// # Errors
+/// There is no apt.
+pub(super) fn names(prefix: &str) -> Result<Vec<String>> {
+    let listed = read(Command::new("apt-cache").args(["pkgnames", prefix]))?;
+    Ok(listed.lines().map(str::to_owned).collect())
+}
+
 /// apt-get that asks nothing and does not draw on the terminal.
-pub(super) fn apt_get() -> Command {
+fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "Dpkg::Use-Pty=0"]);
     if is_root() {
@@ -100,7 +119,7 @@ fn is_installed(package: &str) -> bool {
     status.is_ok_and(|status| status == "installed")
 }
 
-fn is_known(package: &str) -> bool {
+pub(super) fn is_known(package: &str) -> bool {
     // A package that only others mention has no version to install.
     read(Command::new("apt-cache").args(["show", "--no-all-versions", package]))
         .is_ok_and(|record| record.contains("Version:"))

@@ -1,10 +1,9 @@
 //! netplane's own toolchain for BPF: Debian's rustc that has a `core` for BPF, unpacked into a folder
 //! of ours, and a bpf-linker built against the LLVM beside it. Nothing of it is installed.
 
-use super::{debian, say};
+use super::{debian, lock, remove, say};
 use anyhow::{Context, Result};
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs;
 use std::process::Command;
 use xtask::process::{run, without_outer_cargo};
 use xtask::toolchain::{PrivateFolder, Toolchain, on_path};
@@ -30,7 +29,7 @@ pub(super) fn provide() -> Result<()> {
     ));
     let packages = Packages::from_index()?;
     packages.provide_libraries()?;
-    let _lock = lock(&folder)?;
+    let _lock = lock(folder.path())?;
     if folder.check_rustc().is_err() {
         packages.unpack(&folder)?;
         folder.check_rustc().context("the rustc just unpacked does not run")?;
@@ -88,7 +87,7 @@ impl Packages {
             fs::create_dir_all(dir).with_context(|| format!("make folder {}", dir.display()))?;
         }
         say(&format!("downloads (about 170 MB) {}", self.unpacked.join(" ")));
-        run(debian::apt_get().arg("download").args(&self.unpacked).current_dir(&archives))?;
+        debian::download(&self.unpacked, &archives)?;
         let entries = fs::read_dir(&archives).with_context(|| format!("read {}", archives.display()))?;
         for entry in entries {
             let archive = entry.with_context(|| format!("read {}", archives.display()))?.path();
@@ -119,25 +118,4 @@ fn build_linker(folder: &PrivateFolder, llvm: &str) -> Result<()> {
         .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
         .arg(folder.linker_root());
     run(&mut cargo).context("bpf-linker does not build")
-}
-
-/// Two set-ups at a time would unpack into each other; held until the file is closed.
-fn lock(folder: &PrivateFolder) -> Result<File> {
-    let path = folder.path().join("lock");
-    let lock = || {
-        fs::create_dir_all(folder.path())?;
-        let file = File::create(&path)?;
-        file.lock()?;
-        Ok::<_, std::io::Error>(file)
-    };
-    lock().with_context(|| format!("lock {}", path.display()))
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
 }

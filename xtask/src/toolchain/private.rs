@@ -13,18 +13,12 @@ use std::process::Command;
 pub struct PrivateFolder(PathBuf);
 
 impl PrivateFolder {
-    /// `$XDG_CACHE_HOME/netplane/bpf-toolchain`, one for all checkouts of a user.
+    /// `bpf-toolchain` in [`crate::cache_dir`].
     ///
     /// # Errors
-    /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
+    /// There is no cache folder.
     pub fn default_place() -> Result<Self> {
-        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        // The specification of XDG_CACHE_HOME: relative paths are invalid.
-        let cache = set("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-        match cache.or_else(|| set("HOME").map(|home| home.join(".cache"))) {
-            Some(cache) => Ok(Self(cache.join("netplane/bpf-toolchain"))),
-            None => bail!("HOME is not set, so there is no place for it"),
-        }
+        Ok(Self(crate::cache_dir()?.join("bpf-toolchain")))
     }
 
     #[must_use]
