@@ -1,6 +1,6 @@
 //! `test`: everything that must hold before a change is merged, quickest first.
 
-use crate::{build, privilege, setup, tidy};
+use crate::{build, privilege, setup, tidy, vm};
 use anyhow::{Context, Result, bail};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,9 @@ use xtask::{bpf, target_dir};
 enum Rung {
     /// What the crates hold beside their code.
     Unit,
-    /// The integration tests too: namespaces, BPF programs, the demo.
+    /// What runs in guests with other kernels, and nothing else.
+    Guests,
+    /// The integration tests and the guests too: namespaces, BPF programs, the demo.
     All,
 }
 
@@ -22,20 +24,45 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let rung = match arguments.iter().map(|argument| argument.to_str()).collect::<Vec<_>>()[..] {
         [] | [Some("all")] => Rung::All,
         [Some("unit")] => Rung::Unit,
-        _ => bail!("`cargo xtask test` takes `unit` or `all` (the default)"),
+        [Some("vm")] => Rung::Guests,
+        _ => bail!("`cargo xtask test` takes `unit`, `vm` or `all` (the default)"),
     };
     privilege::require_root("test")?;
     let start = Instant::now();
-    setup::run()?;
+    if rung == Rung::Unit {
+        setup::lab()?
+    } else {
+        setup::run()?
+    }
+    let mut counts = Counts::default();
+    if rung != Rung::Guests {
+        checks()?;
+        tests(rung, &mut counts)?;
+    }
+    if rung != Rung::Unit {
+        step("tests in guests", || {
+            vm::run_tests(&mut |line| {
+                println!("{line}");
+                counts.add(line);
+            })
+        })?;
+    }
+    println!("test: all passed: {counts}, in {} s altogether", start.elapsed().as_secs());
+    Ok(())
+}
+
+/// What needs no test to run.
+fn checks() -> Result<()> {
     check_components()?;
     step("format", || execute(crate::cargo().args(["fmt", "--all", "--check"])))?;
     step("tidy", tidy::run)?;
     step("lints of the packet programs", lint_packet_programs)?;
-    step("lints", || {
-        execute(crate::cargo().args(["clippy", "--locked", "--all-targets", "--", "-Dwarnings"]))
-    })?;
-    let counts = tests(rung)?;
-    println!("test: all passed: {counts}, in {} s altogether", start.elapsed().as_secs());
+    // The tests for guests are of no target that `--all-targets` means.
+    for targets in [&["--all-targets"][..], &["--package", "netplane", "--test", "vm"]] {
+        step("lints", || {
+            execute(crate::cargo().args(["clippy", "--locked"]).args(targets).args(["--", "-Dwarnings"]))
+        })?;
+    }
     Ok(())
 }
 
@@ -92,7 +119,7 @@ impl Counts {
     }
 }
 
-fn tests(rung: Rung) -> Result<Counts> {
+fn tests(rung: Rung, counts: &mut Counts) -> Result<()> {
     println!("test: tests");
     let mut command = crate::cargo();
     // The default members: all but the packet programs, which build for BPF only.
@@ -100,14 +127,13 @@ fn tests(rung: Rung) -> Result<Counts> {
     if rung == Rung::Unit {
         command.args(["--lib", "--bins"]);
     }
-    counted(&mut command)
+    counted(&mut command, counts)
 }
 
 /// Runs, shows what is printed, and adds up the closing lines.
-fn counted(command: &mut Command) -> Result<Counts> {
+fn counted(command: &mut Command, counts: &mut Counts) -> Result<()> {
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("start `{}`", shown(command)))?;
-    let mut counts = Counts::default();
     let output = child.stdout.take().context("stdout is piped")?;
     for line in BufReader::new(output).lines() {
         let line = line.context("read the tests' output")?;
@@ -120,7 +146,7 @@ fn counted(command: &mut Command) -> Result<Counts> {
         let arguments = command.get_args().collect::<Vec<_>>().join(OsStr::new(" "));
         bail!("tests failed: `{program} {}`; to repeat one: cargo test NAME", arguments.display());
     }
-    Ok(counts)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The demo: the main job end to end in a lab, with every claim checked. `cargo xtask demo` runs it.
 
-mod nads;
 mod report;
 mod stage;
 
 pub use report::Report;
 
+use crate::lab::nads;
 use crate::lab::signals;
 use crate::lab::traffic::EchoServer;
 use crate::lab::users::{self, UE_POOL};
@@ -54,7 +54,10 @@ fn play(lab: &Lab, options: Options<'_>, say: &dyn Fn(&str)) -> Result<Report> {
     let mut stage = Stage::attach(lab, options.sessions)?;
     say(&format!(
         "CNI ADD of pod core/upf-0 (networks: n3, n6): eth0, net1 {} {}, net2 {} {}; CHECK agrees",
-        stage.pod.n3, stage.pod.n3_mac, stage.pod.n6, stage.pod.n6_mac
+        stage.pod().n3,
+        stage.pod().n3_mac,
+        stage.pod().n6,
+        stage.pod().n6_mac
     ));
     stage.start_upf()?;
     say("in the pod runs a plain user-space UPF, unmodified");
@@ -63,7 +66,7 @@ fn play(lab: &Lab, options: Options<'_>, say: &dyn Fn(&str)) -> Result<Report> {
     say(&format!(
         "netplane agent: native XDP on n3 and n6 as the kernel reports it, {sessions} sessions forwarding"
     ));
-    lab.dn.ip(&format!("route add {UE_POOL} via {}", stage.pod.n6))?;
+    lab.dn.ip(&format!("route add {UE_POOL} via {}", stage.pod().n6))?;
     stage.start_gnb()?;
     let echo = EchoServer::start(stage.server())?;
 
@@ -96,7 +99,7 @@ fn play(lab: &Lab, options: Options<'_>, say: &dyn Fn(&str)) -> Result<Report> {
         }
     }
     stage.stop_endpoints();
-    let left = stage.detach()?;
+    let left = stage.upf_pod.detach()?;
     ensure!(left.is_empty(), "left after CNI DEL: {}", left.join(", "));
     say("CNI DEL: no interface, no address, no record, no pin is left; removing the lab");
     Ok(report)
@@ -114,17 +117,17 @@ fn with_fast_path(stage: &Stage<'_>, say: &dyn Fn(&str)) -> Result<FastPathRepor
         "  tshark: {} packets up and {} down as they must be, byte for byte; users' addresses on both wires: no NAT",
         judgement.uplink, judgement.downlink
     ));
-    let pod_before = stage.pod_packets()?;
-    let sessions_before = stage.session_packets()?;
+    let pod_before = stage.upf_pod.packets()?;
+    let sessions_before = stage.upf_pod.session_packets()?;
     let figures = figures(stage)?;
-    let pod = stage.pod_packets()? - pod_before;
-    let sessions = stage.session_packets()? - sessions_before;
+    let pod = stage.upf_pod.packets()? - pod_before;
+    let sessions = stage.upf_pod.session_packets()? - sessions_before;
     let upf = stage.upf_packets()?;
     say(&format!("  packets: {sessions} by the fast path, {pod} into the pod, {upf} by the UPF's process"));
     // What does reach the pod is ARP and the like.
     ensure!(sessions > 1000 && pod * 100 < sessions, "packets went through the pod: {pod} of {sessions}");
     ensure!(upf == 0, "the UPF's process forwarded {upf} packets");
-    let clean = stage.counters()?;
+    let clean = stage.upf_pod.counters()?;
     ensure!(clean.is_empty(), "honest traffic was dropped: {clean:?}");
     let counters = stage.misbehave()?;
     say("  honest traffic: no drops; then some that is not, counted by reason:");
@@ -142,9 +145,9 @@ fn with_fast_path(stage: &Stage<'_>, say: &dyn Fn(&str)) -> Result<FastPathRepor
 }
 
 fn without_fast_path(stage: &Stage<'_>, say: &dyn Fn(&str)) -> Result<UserSpaceReport> {
-    let (pod_before, upf_before) = (stage.pod_packets()?, stage.upf_packets()?);
+    let (pod_before, upf_before) = (stage.upf_pod.packets()?, stage.upf_packets()?);
     let figures = figures(stage)?;
-    let (pod, upf) = (stage.pod_packets()? - pod_before, stage.upf_packets()? - upf_before);
+    let (pod, upf) = (stage.upf_pod.packets()? - pod_before, stage.upf_packets()? - upf_before);
     say(&format!("  packets: none by the fast path, {pod} into the pod, {upf} by the UPF's process"));
     Ok(UserSpaceReport { figures, packets_into_pod: pod, packets_of_upf: upf })
 }

@@ -2,21 +2,19 @@
 
 use super::chosen;
 use super::report::{Figures, Flood};
-use crate::lab::cni::{Sandbox, addresses};
 use crate::lab::endpoint::{Endpoint, Gun, Shot};
+use crate::lab::nads;
 use crate::lab::traffic::{self, Host, Stream, StreamReport};
 use crate::lab::tshark::CHECKSUM_ABSENT;
+use crate::lab::upf_pod::{LIMIT, UpfPod, received};
 use crate::lab::users::{self, User};
 use crate::lab::wires::{Expectation, Judgement, Pod, Tap, mac};
-use crate::lab::{GNB, Lab, Namespace, Process, SERVER, wait_for};
+use crate::lab::{GNB, Lab, Process, SERVER, wait_for};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// For what must happen soon, on however busy a machine.
-const LIMIT: Duration = Duration::from_secs(30);
 /// Of a bulk transfer.
 const BULK: Duration = Duration::from_secs(2);
 /// UDP port of RFC 863.
@@ -25,8 +23,7 @@ const DISCARD: u16 = 9;
 /// The pod, its users and their endpoints.
 pub(super) struct Stage<'a> {
     lab: &'a Lab,
-    sandbox: Sandbox<'a>,
-    pub(super) pod: Pod,
+    pub(super) upf_pod: UpfPod<'a>,
     pub(super) users: Vec<User>,
     gnb: Option<Endpoint>,
     upf: Option<Endpoint>,
@@ -41,55 +38,22 @@ pub(super) struct Watched {
 impl<'a> Stage<'a> {
     /// Attaches the pod.
     pub(super) fn attach(lab: &'a Lab, sessions: u32) -> Result<Self> {
-        let container_id = format!("{}-sandbox", lab.pod.name());
-        let sandbox = Sandbox { container_id, namespace: &lab.pod, networks: "n3, n6" };
-        let added = sandbox.add(lab)?;
-        sandbox.check(lab, &added)?;
-        let pod = Pod {
-            n3: address(lab, "net1")?,
-            n3_mac: mac(&lab.pod, "net1")?,
-            n6: address(lab, "net2")?,
-            n6_mac: mac(&lab.pod, "net2")?,
-        };
-        let users = users::users(sessions.max(super::nads::EXAMPLE_SESSIONS));
-        Ok(Self { lab, sandbox, pod, users, gnb: None, upf: None })
+        let upf_pod = UpfPod::attach(lab)?;
+        let users = users::users(sessions.max(nads::EXAMPLE_SESSIONS));
+        Ok(Self { lab, upf_pod, users, gnb: None, upf: None })
+    }
+
+    pub(super) fn pod(&self) -> &Pod {
+        &self.upf_pod.pod
     }
 
     /// Starts the agent and waits until all sessions forward, natively.
     pub(super) fn start_agent(&self) -> Result<Process> {
-        let agent = self.lab.start_agent()?;
-        let ready = || {
-            if let Some(status) = agent.status()? {
-                anyhow::bail!("the agent ended: {status}\n{}", agent.log_tail());
-            }
-            // Until it listens, `netplane status` says that nobody answers.
-            Ok(self.lab.status().ok().filter(|it| self.is_forwarding(it)))
-        };
-        let waited = wait_for("all sessions forward", LIMIT, ready);
-        let status = waited.with_context(|| format!("{:?}\n{}", self.lab.status().ok(), agent.log_tail()))?;
-        let problems = status["problems"].as_array().cloned().unwrap_or_default();
-        ensure!(problems.is_empty(), "netplane status has problems: {problems:?}");
-        for master in ["n3", "n6"] {
-            let links = self.lab.node.ip_json(&["link", "show", master])?;
-            let mode = links.first().and_then(|it| it["xdp"]["mode"].as_u64());
-            // XDP_ATTACHED_DRV of linux/if_link.h.
-            ensure!(mode == Some(1), "the kernel says that XDP on {master} is in mode {mode:?}, not native");
-        }
-        Ok(agent)
-    }
-
-    fn is_forwarding(&self, status: &Value) -> bool {
-        let sessions = status["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let masters = status["masters"].as_array().map(Vec::as_slice).unwrap_or_default();
-        status["ready"] == true
-            && sessions.len() == self.users.len()
-            && sessions.iter().all(|it| it["state"] == "forwarding")
-            && masters.len() == 2
-            && masters.iter().all(|it| it["attached"] == "native")
+        self.upf_pod.start_agent(self.users.len())
     }
 
     pub(super) fn start_gnb(&mut self) -> Result<()> {
-        let config = users::gnb(&self.users, self.pod.n3);
+        let config = users::gnb(&self.users, self.pod().n3);
         self.gnb = Some(self.lab.gnb.run(|| Endpoint::start(&config))??);
         Ok(())
     }
@@ -98,7 +62,7 @@ impl<'a> Stage<'a> {
     /// it, so without the fast path everything.
     pub(super) fn start_upf(&mut self) -> Result<()> {
         self.lab.pod.sysctl("net/ipv4/ip_forward", "1")?;
-        let config = users::upf(&self.users, self.pod.n3);
+        let config = users::upf(&self.users, self.pod().n3);
         self.upf = Some(self.lab.pod.run(|| Endpoint::start(&config))??);
         Ok(())
     }
@@ -120,19 +84,19 @@ impl<'a> Stage<'a> {
             ("core/n3 ttl-expired", shots(Shot { ttl: 1, ..honest }, 3)),
             ("core/n3 pass-unknown-teid", shots(Shot { teid: 0x7777_7777, ..honest }, 4)),
         ];
-        let upf = self.pod.n3;
+        let upf = self.pod().n3;
         for (_, shots) in &wrong {
             self.lab.gnb.run(|| Gun::load(GNB, upf, shots)?.fire())??;
         }
         let expected: BTreeMap<_, _> =
             wrong.into_iter().map(|(name, shots)| (name.to_owned(), shots.len() as u64)).collect();
         let counted = || {
-            let counters = self.counters()?;
+            let counters = self.upf_pod.counters()?;
             let all = expected.iter().all(|(name, count)| counters.get(name).is_some_and(|it| it >= count));
             Ok(all.then_some(counters))
         };
         let counted = wait_for("drops are counted by reason", LIMIT, counted);
-        let counted = counted.with_context(|| format!("counted: {:?}", self.counters().ok()))?;
+        let counted = counted.with_context(|| format!("counted: {:?}", self.upf_pod.counters().ok()))?;
         ensure!(counted == expected, "drop counters are {counted:?}, should be {expected:?}");
         Ok(counted)
     }
@@ -143,7 +107,7 @@ impl<'a> Stage<'a> {
         let _sink = self.lab.dn.run(|| UdpSocket::bind((SERVER, DISCARD)))??;
         let to = SocketAddrV4::new(SERVER, DISCARD);
         let shots: Vec<_> = self.users.iter().take(64).map(|user| Shot::of(user, to, 100)).collect();
-        let upf = self.pod.n3;
+        let upf = self.pod().n3;
         let mut gun = self.lab.gnb.run(|| Gun::load(GNB, upf, &shots))??;
         let (before, busy, start) = (received(&self.lab.dn, "n6")?, busy_seconds()?, Instant::now());
         let sent = gun.fire_for(BULK);
@@ -184,7 +148,7 @@ impl<'a> Stage<'a> {
         traffic::tcp::echo(self.first_user()?, self.server(), 20_000)?;
         let wires = tap.stop(self.lab, name)?;
         let expectation = Expectation {
-            pod: &self.pod,
+            pod: self.pod(),
             users: &self.users,
             gnb_mac: mac(&self.lab.gnb, "n3")?,
             gateway_mac: mac(&self.lab.dn, "n6")?,
@@ -216,47 +180,6 @@ impl<'a> Stage<'a> {
         stream.wait_for_more(2000)?;
         Ok((agent, stream.finish()?))
     }
-
-    /// Packets that the pod's interfaces on both networks have received.
-    pub(super) fn pod_packets(&self) -> Result<u64> {
-        ["net1", "net2"].into_iter().map(|it| received(&self.lab.pod, it)).sum()
-    }
-
-    /// Packets that sessions have forwarded.
-    pub(super) fn session_packets(&self) -> Result<u64> {
-        let status = self.lab.status()?;
-        let sessions = status["sessions"].as_array().cloned().unwrap_or_default();
-        let packets = |it: &Value, way: &str| it[way]["packets"].as_u64().unwrap_or_default();
-        Ok(sessions.iter().map(|it| packets(it, "uplink") + packets(it, "downlink")).sum())
-    }
-
-    /// Packets that were not forwarded, by network and reason.
-    pub(super) fn counters(&self) -> Result<BTreeMap<String, u64>> {
-        let status = self.lab.status()?;
-        let mut counters = BTreeMap::new();
-        for network in status["networks"].as_array().into_iter().flatten() {
-            for (reason, count) in network["counters"].as_object().into_iter().flatten() {
-                let name = format!("{} {reason}", network["name"].as_str().unwrap_or_default());
-                counters.insert(name, count["packets"].as_u64().unwrap_or_default());
-            }
-        }
-        Ok(counters)
-    }
-
-    /// CNI DEL, twice; what is left.
-    pub(super) fn detach(&self) -> Result<Vec<String>> {
-        self.sandbox.del(self.lab)?;
-        self.sandbox.del(self.lab)?;
-        let mut left = self.lab.pod.interfaces()?;
-        left.retain(|it| it != "lo");
-        left.extend(files(&self.lab.record_dir()));
-        left.extend(files(&self.lab.bpffs()));
-        for network in ["default-network", "n3", "n6"] {
-            let reserved = files(&self.lab.var_lib().join("cni/networks").join(network));
-            left.extend(reserved.into_iter().filter(|it| it.parse::<Ipv4Addr>().is_ok()));
-        }
-        Ok(left)
-    }
 }
 
 /// Throughput and round trips with whatever forwards now.
@@ -279,19 +202,6 @@ pub(super) fn figures(stage: &Stage<'_>) -> Result<Figures> {
     })
 }
 
-fn address(lab: &Lab, interface: &str) -> Result<Ipv4Addr> {
-    let addresses = addresses(&lab.pod, interface)?;
-    let first = addresses.first().and_then(|it| it.split_once('/')?.0.parse().ok());
-    first.with_context(|| format!("{interface} in the pod has no IPv4 address"))
-}
-
-/// Packets that an interface has received.
-fn received(namespace: &Namespace, interface: &str) -> Result<u64> {
-    let links = namespace.ip_json(&["-statistics", "link", "show", interface])?;
-    let packets = links.first().and_then(|it| it["stats64"]["rx"]["packets"].as_u64());
-    packets.with_context(|| format!("statistics of {interface} in {}", namespace.name()))
-}
-
 /// Time that this machine's processors have worked, interrupts included.
 fn busy_seconds() -> Result<f64> {
     let text = std::fs::read_to_string("/proc/stat").context("/proc/stat")?;
@@ -302,10 +212,4 @@ fn busy_seconds() -> Result<f64> {
         anyhow::bail!("/proc/stat: {line}");
     };
     Ok((user + nice + system + irq + softirq) / 100.0)
-}
-
-/// Names in a folder that may not be there.
-fn files(folder: &std::path::Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|it| it.file_name().to_string_lossy().into_owned()).collect()
 }

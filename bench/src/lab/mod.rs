@@ -32,7 +32,11 @@ pub mod apiserver;
 
 pub mod containerd;
 
+pub mod nads;
+
 pub mod endpoint;
+
+pub mod gtp;
 
 pub mod users;
 
@@ -41,6 +45,8 @@ pub mod capture;
 pub mod tshark;
 
 pub mod wires;
+
+pub mod upf_pod;
 
 pub mod traffic;
 

@@ -17,11 +17,11 @@ options=trans=virtio,version=9p2000.L,msize=512000
 $b mount -t 9p -o "$options,cache=loose,ro" host /lower || die "mount the host's root"
 $b mount -t tmpfs -o mode=755 upper /upper
 $b mkdir /upper/files /upper/work
-$b mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work root /root || die "overlay"
-$b mount -t tmpfs -o mode=755 run /root/run
-$b mkdir -p /root/run/lock /root/run/guest/share /root/run/guest/tmp
-$b mount -t 9p -o "$options,cache=none,rw" share /root/run/guest/share || die "mount the shared folder"
+$b mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work root /top || die "overlay"
+$b mount -t tmpfs -o mode=755 run /top/run
+$b mkdir -p /top/run/lock /top/run/guest/share /top/run/guest/tmp
+$b mount -t 9p -o "$options,cache=none,rw" share /top/run/guest/share || die "mount the shared folder"
 for place in dev sys proc; do
-    $b mount --move "/$place" "/root/$place"
+    $b mount --move "/$place" "/top/$place"
 done
-exec $b switch_root /root /bin/sh /run/guest/share/run.sh
+exec $b switch_root /top /bin/sh /run/guest/share/run.sh

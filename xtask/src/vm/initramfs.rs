@@ -20,7 +20,7 @@ const MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p"
 /// busybox, kmod or cpio is missing, or the kernel has not what a guest needs.
 pub(super) fn make(kernel: &Kernel, folder: &Path) -> Result<PathBuf> {
     let tree = folder.join("initramfs");
-    for name in ["bin", "dev", "proc", "sys", "modules", "lower", "upper", "root"] {
+    for name in ["bin", "dev", "proc", "sys", "modules", "lower", "upper", "top"] {
         fs::create_dir_all(tree.join(name)).with_context(|| format!("make folder {}", tree.display()))?;
     }
     let busybox = on_path("busybox").context("busybox is not installed; remedy: cargo xtask setup")?;

@@ -4,12 +4,15 @@
 mod guest;
 mod initramfs;
 mod kernel;
+mod rung;
 
 pub(crate) use guest::{Job, run as boot};
 pub(crate) use kernel::{Kernel, SERIES, Series, kernels, numbers};
+pub(crate) use rung::run as run_tests;
 
 use crate::setup;
 use anyhow::{Context, Result, bail};
+use guest::quoted;
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -67,7 +70,7 @@ impl Request {
             [] => bail!("no command\n{USAGE}"),
             // One argument is a line for the shell, as with `sh -c`.
             [line] => line.to_owned(),
-            _ => words.iter().map(|it| guest::quoted(it)).collect::<Vec<_>>().join(" "),
+            _ => words.iter().map(|it| quoted(it)).collect::<Vec<_>>().join(" "),
         };
         Ok(Self { series, deadline, command })
     }

@@ -15,6 +15,7 @@ for link in fd:/proc/self/fd stdin:fd/0 stdout:fd/1 stderr:fd/2; do
     ln -sf "${link#*:}" "/dev/${link%%:*}"
 done
 mount --bind "$MODULES" "/lib/modules/$RELEASE"
+modprobe tun
 ip link set lo up
 stty -F /dev/hvc0 raw -echo
 cd "$WORKING_DIR" || cd /

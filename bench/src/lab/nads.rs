@@ -1,7 +1,7 @@
 //! The examples' NADs, put where netplane looks for them; with more sessions where they are asked for.
 
-use crate::lab::users::{User, users};
-use crate::lab::{GNB, Lab};
+use super::users::{User, users};
+use super::{GNB, Lab};
 use anyhow::{Context, Result};
 use netplane::nad::dir::{Loaded, load_file};
 use netplane::nad::fast_path::FAST_PATH_ANNOTATION;
@@ -15,10 +15,13 @@ const EXAMPLES: [(&str, &str); 3] = [
 ];
 
 /// Sessions of the examples.
-pub(super) const EXAMPLE_SESSIONS: u32 = 3;
+pub const EXAMPLE_SESSIONS: u32 = 3;
 
 /// Applies the examples; n3 with this many sessions.
-pub(super) fn apply(lab: &Lab, sessions: u32) -> Result<()> {
+///
+/// # Errors
+/// The examples are not what they should be, or the lab's folder is full.
+pub fn apply(lab: &Lab, sessions: u32) -> Result<()> {
     for (name, text) in EXAMPLES {
         lab.write_nad(name, text.as_bytes())?;
     }
