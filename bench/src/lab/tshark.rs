@@ -42,6 +42,8 @@ pub const FIELDS: &[&str] = &[
     "icmp.type",
     "icmp.seq",
     "icmp.checksum.status",
+    "icmpv6.type",
+    "icmpv6.checksum.status",
     "tcp.checksum.status",
     "_ws.malformed",
 ];
@@ -86,6 +88,9 @@ pub fn dissect(frames: &[Frame], pcap: &Path) -> Result<Vec<Dissection>> {
     for protocol in ["ip", "udp", "tcp"] {
         command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
     }
+    // ICMP and ICMPv6 are always checked.
+    // What users say to each other is not our business, and a lab's payloads are not what their ports promise.
+    command.args(["--disable-protocol", "dns"]);
     // IP packets inside GTP-U are dissected as what they are.
     command.args(["-o", "gtp.dissect_tpdu_as:TPDU Heuristic"]);
     command.args(FIELDS.iter().flat_map(|field| ["-e", field]));

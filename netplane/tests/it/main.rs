@@ -32,6 +32,7 @@ mod containerd;
 mod dataplane;
 mod demo;
 mod deploy;
+mod dissect;
 mod harness;
 mod install;
 mod ipv6;
