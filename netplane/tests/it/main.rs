@@ -42,3 +42,4 @@ mod program;
 mod recorded;
 mod router;
 mod tc;
+mod stack;
