@@ -15,3 +15,5 @@ pub mod measure;
 pub mod rates;
 
 pub mod report;
+
+pub mod soak;

@@ -7,6 +7,7 @@ mod container;
 mod demo;
 mod privilege;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod vm;
@@ -29,6 +30,7 @@ cargo xtask VERB
   bench [PART]     setup, build, and all benchmarks, or packets, rates, attach; `bench --help` tells more
   image [FILE]     the container image as an OCI archive, target/image/netplane-VERSION.tar if not told otherwise
   vm [ARGS] CMD    a command in a guest with another kernel; `--kernel 6.12|6.1`
+  soak [ARGS]      setup, build, and mixed traffic for minutes (`--minutes N`, 10) with an account of every packet
   tidy             checks the rules of the tree that the compiler does not check
 ";
 
@@ -54,6 +56,7 @@ fn dispatch() -> Result<()> {
         Some("bench") => bench::run(&rest),
         Some("image") => container::run(&rest),
         Some("vm") => vm::run(&rest),
+        Some("soak") => soak::run(&rest),
         Some("tidy") => none(&rest).and_then(|()| tidy::run()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

@@ -2,7 +2,7 @@
 
 use super::namespace::Namespace;
 use anyhow::{Context, Result, ensure};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socket, sockopt};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -23,10 +23,7 @@ pub struct Frame {
 
 /// A capture in progress.
 #[derive(Debug)]
-pub struct Capture {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<Frame>>,
-}
+pub struct Capture(Watch<Vec<Frame>>);
 
 /// Bytes of frames that wait for the capturing thread.
 const SOCKET_BUFFER: usize = 64 << 20;
@@ -37,11 +34,7 @@ impl Capture {
     /// # Errors
     /// There is no such interface.
     pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
-        let socket = namespace.run(|| open(interface))??;
-        let stop = Arc::new(AtomicBool::new(false));
-        let seen = stop.clone();
-        let thread = std::thread::spawn(move || collect(&socket, &seen));
-        Ok(Self { stop, thread })
+        Watch::start(namespace, interface, Vec::new(), Vec::push).map(Self)
     }
 
     /// Ends it. What has passed the interface before this call is in the result.
@@ -49,12 +42,59 @@ impl Capture {
     /// # Errors
     /// The capturing thread panicked.
     pub fn stop(self) -> Result<Vec<Frame>> {
+        self.0.stop()
+    }
+}
+
+/// Somebody who looks at each frame on an interface and keeps what is to be known of them.
+#[derive(Debug)]
+pub struct Watch<T> {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<T>,
+}
+
+impl<T: Send + 'static> Watch<T> {
+    /// Hands all frames on an interface to `look`, with what was kept so far.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn start(namespace: &Namespace, interface: &str, kept: T, look: fn(&mut T, Frame)) -> Result<Self> {
+        let socket = namespace.run(|| open(interface, libc::ETH_P_ALL))??;
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        let thread = std::thread::spawn(move || collect(&socket, &seen, kept, look));
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it. All that has passed the interface before this call was looked at.
+    ///
+    /// # Errors
+    /// The thread panicked.
+    pub fn stop(self) -> Result<T> {
         self.stop.store(true, Ordering::Release);
         self.thread.join().ok().context("the capturing thread panicked")
     }
 }
 
-fn open(interface: &str) -> Result<OwnedFd> {
+/// A socket that sends frames as they are, from an interface on.
+#[derive(Debug)]
+pub struct FrameSender(OwnedFd);
+
+impl FrameSender {
+    /// # Errors
+    /// There is no such interface.
+    pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
+        // With protocol 0 it receives nothing.
+        Ok(Self(namespace.run(|| open(interface, 0))??))
+    }
+
+    /// Whether the kernel took the frame.
+    pub fn send(&self, frame: &[u8]) -> bool {
+        send(self.0.as_raw_fd(), frame, MsgFlags::empty()).is_ok()
+    }
+}
+
+fn open(interface: &str, protocol: libc::c_int) -> Result<OwnedFd> {
     // With protocol 0 it receives nothing until it is bound, so nothing of other interfaces.
     let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
         .context("packet socket (CAP_NET_RAW is needed)")?;
@@ -64,7 +104,7 @@ fn open(interface: &str) -> Result<OwnedFd> {
         nix::net::if_::if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as libc::c_ushort,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_protocol: (protocol as u16).to_be(),
         sll_ifindex: index.cast_signed(),
         sll_hatype: 0,
         sll_pkttype: 0,
@@ -80,17 +120,16 @@ fn open(interface: &str) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-fn collect(socket: &OwnedFd, stop: &AtomicBool) -> Vec<Frame> {
-    let mut frames = Vec::new();
+fn collect<T>(socket: &OwnedFd, stop: &AtomicBool, mut kept: T, look: fn(&mut T, Frame)) -> T {
     let mut buffer = vec![0; 1 << 16];
     loop {
         // Read before receiving: an empty socket after that means that all has been taken.
         let last = stop.load(Ordering::Acquire);
         match receive(socket, &mut buffer) {
-            Ok(frame) => frames.push(frame),
+            Ok(frame) => look(&mut kept, frame),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // The time-out, or an interface that is gone.
-            Err(_) if last => return frames,
+            Err(_) if last => return kept,
             Err(_) => {}
         }
     }

@@ -42,4 +42,5 @@ mod program;
 mod recorded;
 mod router;
 mod tc;
+mod soak;
 mod stack;

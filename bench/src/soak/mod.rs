@@ -1,0 +1,167 @@
+//! The soak: mixed traffic, honest and not, through a lab in which agents are killed and neighbours change, and
+//! an account of every packet at the end. `cargo xtask soak` runs it.
+//!
+//! Frames are counted where they are sent and where they come out, each by its own number. What did not come out
+//! must be in a counter of netplane's or of the kernel's, to the packet.
+
+mod account;
+mod kinds;
+mod traffic;
+mod trouble;
+
+pub use account::{Account, Row};
+pub use kinds::Kind;
+pub use trouble::Trouble;
+
+use crate::lab::capture::FrameSender;
+use crate::lab::endpoint::GTPU_PORT;
+use crate::lab::upf_pod::UpfPod;
+use crate::lab::wires::mac;
+use crate::lab::{GATEWAY, GNB, Lab, Namespace, Process, SERVER, nads, wait_for};
+use anyhow::{Context, Result};
+use aya::programs::xdp::{Xdp, XdpMode};
+use kinds::World;
+use serde_json::json;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use traffic::{Sender, Sent, Sinks};
+
+/// Another peer at the gNB host, to which a tunnel is relayed.
+const OTHER_PEER: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 11);
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x40, 0, 0, 0, 0, 1);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs the soak for so long, and at least until each trouble was made once. `say` gets a line for each step.
+///
+/// # Errors
+/// The lab or an agent fails. That packets are missing is not an error here but in the account.
+pub fn run(netplane: &Path, time: Duration, say: &dyn Fn(&str)) -> Result<Account> {
+    let lab = Lab::new(netplane)?;
+    let soaked = soak(&lab, time, say);
+    let removed = lab.remove();
+    let account = soaked?;
+    removed?;
+    Ok(account)
+}
+
+fn soak(lab: &Lab, time: Duration, say: &dyn Fn(&str)) -> Result<Account> {
+    prepare(lab)?;
+    let upf_pod = UpfPod::attach(lab)?;
+    let pod = upf_pod.pod.n3;
+    // Hosts must not answer what only they know to be for nobody.
+    let hosts = [(&lab.gnb, GNB), (&lab.gnb, OTHER_PEER), (&lab.pod, pod)];
+    let _gtpu = hosts
+        .map(|(host, address)| listen(host, address, GTPU_PORT))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    let _server = listen(&lab.dn, SERVER, kinds::SERVER_PORT)?;
+    let n_sessions = kinds::sessions(pod).len();
+    let mut agent = upf_pod.start_agent(n_sessions)?;
+    say(&format!("the lab stands: {n_sessions} sessions forward, natively on n3 and n6"));
+
+    let world = World {
+        pod: upf_pod.pod.clone(),
+        gnb_mac: octets(&mac(&lab.gnb, "n3")?)?,
+        gateway_mac: octets(&mac(&lab.dn, "n6")?)?,
+    };
+    let _polled = [polled(&lab.gnb, "n3")?, polled(&lab.dn, "n6")?];
+    let sent = Sent::new();
+    let sinks = Sinks::start(lab)?;
+    let before = account::Counters::read(lab, &upf_pod)?;
+    let senders = [
+        Sender::start(FrameSender::open(&lab.gnb, "n3")?, kinds::templates(&world, true), &sent)?,
+        Sender::start(FrameSender::open(&lab.dn, "n6")?, kinds::templates(&world, false), &sent)?,
+    ];
+    let (start, mut troubles) = (Instant::now(), 0);
+    while troubles < Trouble::ALL.len() || start.elapsed() < time {
+        let trouble = Trouble::ALL[troubles % Trouble::ALL.len()];
+        sent.wait_for_more(trouble::BETWEEN)?;
+        say(&format!("{:>5} s: {}", start.elapsed().as_secs(), trouble.sentence()));
+        agent = trouble.make(lab, &upf_pod, agent, n_sessions, &sent, &sinks)?;
+        troubles += 1;
+    }
+    sent.wait_for_more(trouble::BETWEEN)?;
+    for sender in senders {
+        sender.stop()?;
+    }
+    settle(lab, &upf_pod)?;
+    let seconds = start.elapsed().as_secs();
+    let after = account::Counters::read(lab, &upf_pod)?;
+    let account = Account::draw_up(seconds, troubles, &sent, sinks.stop()?, &before, &after);
+    agent.terminate()?;
+    Ok(account)
+}
+
+/// The lab with IPv6 on N6, another peer on N3, and hosts that announce a new MAC.
+fn prepare(lab: &Lab) -> Result<()> {
+    nads::apply(lab, 3)?;
+    for (name, nad) in [("n3", kinds::n3(OTHER_PEER)), ("n6", kinds::n6(GATEWAY, GATEWAY6))] {
+        lab.write_nad(&format!("{name}.yaml"), nad.to_string().as_bytes())?;
+    }
+    lab.gnb.ip(&format!("address add {OTHER_PEER}/24 dev n3"))?;
+    lab.dn.ip(&format!("address add {GATEWAY6}/64 dev n6 nodad"))?;
+    for (host, interface) in [(&lab.gnb, "n3"), (&lab.dn, "n6")] {
+        host.sysctl(&format!("net/ipv4/conf/{interface}/arp_notify"), "1")?;
+        host.sysctl(&format!("net/ipv6/conf/{interface}/ndisc_notify"), "1")?;
+    }
+    Ok(())
+}
+
+/// A socket that nobody reads: what is too much is dropped, and nobody is told by ICMP.
+fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
+    namespace.run(|| UdpSocket::bind((address, port)))?.with_context(|| format!("bind to {address}:{port}"))
+}
+
+/// Gives a host's end of a wire a program that passes all, until it is dropped. What XDP transmits back (XDP_TX)
+/// into a veth is taken out of its ring only where the other end has a program: with GRO alone it waits for what
+/// comes by redirect or from the stack, and once the ring is full of answers nothing else gets in any more
+/// (`veth_xdp_flush` of drivers/net/veth.c asks for the program). NICs have no such thing.
+fn polled(host: &Namespace, interface: &str) -> Result<aya::Ebpf> {
+    host.run(|| {
+        let mut ebpf = crate::load::objects::load(&[])?;
+        let program: &mut Xdp = ebpf.program_mut("empty").context("no program empty")?.try_into()?;
+        program.load()?;
+        program
+            .attach(interface, XdpMode::Driver)
+            .with_context(|| format!("attach a program to {interface}"))?;
+        Ok(ebpf)
+    })?
+}
+
+/// Waits until nothing is on its way any more.
+fn settle(lab: &Lab, upf_pod: &UpfPod<'_>) -> Result<()> {
+    let mut last = None;
+    wait_for("counters that stand still", LIMIT, || {
+        let now = account::Counters::read(lab, upf_pod)?;
+        let same = last.as_ref() == Some(&now);
+        last = Some(now);
+        Ok(same.then_some(()))
+    })
+}
+
+/// Of `02:00:00:00:00:01`.
+fn octets(mac: &str) -> Result<[u8; 6]> {
+    let octets: Option<Vec<u8>> = mac.split(':').map(|it| u8::from_str_radix(it, 16).ok()).collect();
+    octets.and_then(|it| it.try_into().ok()).with_context(|| format!("MAC address {mac}"))
+}
+
+/// A NAD of the lab with this metadata and this configuration of macvlan.
+fn nad(name: &str, metadata: &serde_json::Value, ipam: &serde_json::Value) -> serde_json::Value {
+    let config =
+        json!({ "cniVersion": "1.1.0", "type": "macvlan", "master": name, "mode": "bridge", "ipam": ipam });
+    json!({
+        "apiVersion": "k8s.cni.cncf.io/v1",
+        "kind": "NetworkAttachmentDefinition",
+        "metadata": {
+            "name": name, "namespace": "core",
+            "annotations": { "netplane.dev/fast-path": metadata.to_string() },
+        },
+        "spec": { "config": config.to_string() },
+    })
+}
+
+/// Starts an agent again, and waits until all sessions forward.
+fn new_agent(upf_pod: &UpfPod<'_>, n_sessions: usize) -> Result<Process> {
+    upf_pod.start_agent(n_sessions).context("the agent after a restart")
+}
