@@ -25,12 +25,11 @@ fn lab() -> Lab {
 }
 
 impl<'a> Stage<'a> {
-    /// `n3` replaces the example's NAD where it is given.
-    fn new(lab: &'a Lab, n3: Option<&str>) -> Result<Self> {
+    fn new(lab: &'a Lab) -> Result<Self> {
         nads::apply(lab, 3)?;
-        if let Some(n3) = n3 {
-            lab.write_nad("n3.yaml", n3.as_bytes())?;
-        }
+        let n3 = include_str!("../../../examples/nads/n3.yaml");
+        let with_echo = n3.replace(r#""gtpu": { "#, r#""gtpu": { "echo": true, "#);
+        lab.write_nad("n3.yaml", with_echo.as_bytes())?;
         let users = users::users(3);
         let device = GtpDevice::create(&lab.gnb, "gtp0", UE_MTU)?;
         let upf_pod = UpfPod::attach(lab)?;
@@ -86,28 +85,31 @@ fn exchanged_through(stage: &Stage<'_>, user: usize) -> Result<()> {
     Ok(())
 }
 
+/// Whether this kernel's GTP takes G-PDUs with extension headers. That of Linux 6.1 drops them.
+fn takes_containers() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    !release.starts_with("6.1.")
+}
+
+/// One test, since without KVM the verifier takes long for each agent.
 #[test]
-fn the_kernels_gnb_reaches_the_data_network_without_a_qfi() {
+fn the_kernels_gnb_reaches_the_data_network_and_knows_echo() {
     let lab = lab();
-    let stage = Stage::new(&lab, None).expect("a stage");
+    let stage = Stage::new(&lab).expect("a stage");
     // Its downlink has no QFI: plain G-PDUs both ways, which every kernel's GTP takes.
     exchanged_through(&stage, 2).expect("traffic of the third user");
+    // This one's has, so there is a PDU Session Container on the way back.
+    if takes_containers() {
+        exchanged_through(&stage, 0).expect("traffic of the first user");
+    } else {
+        let ping = traffic::ping(stage.user(0), SERVER, 3, 100).expect("ping runs");
+        assert_eq!((ping.sent, ping.received), (3, 0));
+    }
+    echo_goes_both_ways(&stage);
 }
 
-#[test]
-fn the_kernels_gnb_takes_a_pdu_session_container() {
-    let lab = lab();
-    let stage = Stage::new(&lab, None).expect("a stage");
-    exchanged_through(&stage, 0).expect("traffic of the first user");
-}
-
-#[test]
-fn echo_goes_both_ways_between_the_kernel_and_the_pod() {
-    let lab = lab();
-    let n3 = include_str!("../../../examples/nads/n3.yaml")
-        .replace(r#""gtpu": { "#, r#""gtpu": { "echo": true, "#);
-    let stage = Stage::new(&lab, Some(&n3)).expect("a stage");
-    let pod = stage.upf_pod.pod.n3;
+fn echo_goes_both_ways(stage: &Stage<'_>) {
+    let (lab, pod) = (stage.lab, stage.upf_pod.pod.n3);
     let answered = stage.device.echo(GNB, pod).expect("an Echo Response that the kernel takes");
     assert_eq!(answered, pod);
     let counters = stage.upf_pod.counters().expect("counters");
