@@ -78,13 +78,8 @@ reasons! {
 }
 
 /// The outcome for one packet. A packet is never half-rewritten: `Pass` leaves it as it came.
-///
-/// The alignment makes it larger than what functions return in a register. In a register the fields that a
-/// variant has not are bits that nobody has set, and the verifier refuses programs that touch them; in memory
-/// each field goes its own way, and once all is inlined nothing of it is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-#[repr(align(32))]
 pub enum Verdict {
     /// Not ours: to the kernel, uncounted.
     Pass,

@@ -41,6 +41,6 @@ mod lint;
 mod program;
 mod recorded;
 mod router;
-mod tc;
 mod soak;
 mod stack;
+mod tc;

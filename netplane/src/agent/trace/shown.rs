@@ -74,11 +74,15 @@ pub(super) fn verdict(
         Verdict::PassCounted { reason, .. } => {
             (reason.name().to_owned(), format!("to the pod.{}", reason.sentence()))
         }
-        Verdict::Drop { reason, .. } => (reason.name().to_owned(), format!("dropped.{}", reason.sentence())),
+        // On memory every frame can be answered, and none is unfinished.
+        Verdict::Drop { reason, .. } | Verdict::ToAnswer { reason, .. } => {
+            (reason.name().to_owned(), format!("dropped.{}", reason.sentence()))
+        }
         Verdict::Answer { reason, port, .. } => {
             let master = if port == netplane_common::map::NO_INDEX { back.to_owned() } else { out(port) };
             (reason.name().to_owned(), format!("answered: {}", leaves(&master)))
         }
+        Verdict::Unfinished => ("unfinished".to_owned(), "segmented by the kernel first".to_owned()),
     }
 }
 
