@@ -31,7 +31,7 @@ pub(super) fn ipv6<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arri
     let key = DownlinkKey6 { port: arrival.port, ue: prefix64(&header.destination) };
     match tables.downlink6(&key) {
         Some(entry) if entry.mac == arrival.mac && !frame.prepare() => unfinished(frame, entry.network),
-        Some(entry) if entry.mac == arrival.mac => match user6(header) {
+        Some(entry) if entry.mac == arrival.mac => match user6(frame, arrival.l3, header) {
             Ok(user) => decide(frame, tables, arrival, entry, user),
             Err(reason) => refused(frame, tables, arrival, entry, reason),
         },
@@ -87,9 +87,11 @@ fn forward<F: Frame, T: Tables>(
 #[inline(always)]
 fn user4<F: Frame>(frame: &F, l3: usize, header: Ipv4) -> Result<User, Reason> {
     let total_length = header.total_length.get();
+    // Before anything that is answered: nobody is told about half a packet.
     let sound = header.version_ihl >> 4 == 4
         && header.header_len() >= Ipv4::LEN
-        && usize::from(total_length) >= header.header_len();
+        && usize::from(total_length) >= header.header_len()
+        && l3 + usize::from(total_length) <= frame.len();
     if !sound {
         return Err(Reason::Malformed);
     }
@@ -108,11 +110,12 @@ fn user4<F: Frame>(frame: &F, l3: usize, header: Ipv4) -> Result<User, Reason> {
 }
 
 #[inline(always)]
-fn user6(header: Ipv6) -> Result<User, Reason> {
-    if header.version() != 6 {
+fn user6<F: Frame>(frame: &F, l3: usize, header: Ipv6) -> Result<User, Reason> {
+    let total_length = Ipv6::LEN + usize::from(header.payload_length.get());
+    if header.version() != 6 || l3 + total_length > frame.len() {
         return Err(Reason::Malformed);
     }
-    let Some(total_length) = header.payload_length.get().checked_add(Ipv6::LEN as u16) else {
+    let Ok(total_length) = u16::try_from(total_length) else {
         return Err(Reason::TooBig);
     };
     if header.hop_limit <= 1 {
@@ -172,7 +175,7 @@ impl Onward {
     }
 }
 
-/// Puts the outer headers in front of the packet. Returns the next hop.
+/// Puts the outer headers in front of the packet, all of which is there. Returns the next hop.
 #[inline(always)]
 pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
     frame: &mut F,
@@ -185,9 +188,6 @@ pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
         return Err(Reason::SessionDrop);
     }
     let end = l3 + usize::from(user.total_length);
-    if end > frame.len() {
-        return Err(Reason::Malformed);
-    }
     if user.total_length > entry.mtu {
         return Err(Reason::TooBig);
     }

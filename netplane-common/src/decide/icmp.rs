@@ -73,7 +73,10 @@ impl Message4 {
         let first_fragment = quote.ip.fragment.get() & 0x1fff == 0;
         let kind = (quote.transport[0].get() >> 24) as u8;
         let is_error = quote.ip.protocol == icmp::PROTOCOL_V4 && icmp::v4::is_error(kind);
+        // Behind a shorter packet the quote would have the frame's padding.
+        let is_long = usize::from(quote.ip.total_length.get()) >= size_of::<Quote4>();
         let allowed = quote.ip.version_ihl == Ipv4::VERSION_IHL
+            && is_long
             && is_host(source)
             && is_host(destination)
             && first_fragment
@@ -117,8 +120,12 @@ impl Message6 {
         let kind = (quote.transport[0].get() >> 24) as u8;
         let is_error = quote.ip.next_header == icmp::PROTOCOL_V6 && icmp::v6::is_error(kind);
         let Ipv6 { source, destination, .. } = quote.ip;
-        let forbidden =
-            is_multicast(source) || is_unspecified(source) || is_multicast(destination) || is_error;
+        let is_short = usize::from(quote.ip.payload_length.get()) < size_of::<Quote6>() - Ipv6::LEN;
+        let forbidden = is_multicast(source)
+            || is_unspecified(source)
+            || is_multicast(destination)
+            || is_error
+            || is_short;
         if forbidden || is_unspecified(router) {
             return None;
         }

@@ -40,17 +40,21 @@ pub(super) fn echo<F: Frame, O: Received>(frame: &mut F, packet: &Request<O>) ->
 
 #[inline(always)]
 fn answer_echo<F: Frame, O: Received>(frame: &mut F, packet: &Request<O>) -> Option<()> {
-    let udp_length = Udp::LEN + Gtpu::LEN + usize::from(packet.gtpu.length.get());
-    let agree = usize::from(packet.udp.length.get()) == udp_length
-        && packet.outer.carries(udp_length)
-        && packet.at - Udp::LEN + udp_length <= frame.len();
-    if !agree {
+    if !is_whole(frame, packet) {
         return None;
     }
-    let optional: Option<GtpuOptional> =
-        if packet.gtpu.has_optional() { frame.load(packet.at + Gtpu::LEN) } else { None };
-    // Without the flag the field means nothing (§5.1).
-    let sequence = optional.filter(|_| packet.gtpu.has_sequence()).map_or(Be16::new(0), |it| it.sequence);
+    let mut sequence = Be16::new(0);
+    if packet.gtpu.has_optional() {
+        // Part of the message, and not what happens to lie behind it.
+        if usize::from(packet.gtpu.length.get()) < GtpuOptional::LEN {
+            return None;
+        }
+        let optional: GtpuOptional = frame.load(packet.at + Gtpu::LEN)?;
+        // Without the flag the field means nothing (§5.1).
+        if packet.gtpu.has_sequence() {
+            sequence = optional.sequence;
+        }
+    }
     turn_around(frame, packet.arrival.l3, O::LEN + HEADERS + RECOVERY.len())?;
     let answer = Answer { message: message::ECHO_RESPONSE, sequence, to: packet.udp.source };
     let at = headers(frame, packet, answer, RECOVERY.len())?;
@@ -58,15 +62,24 @@ fn answer_echo<F: Frame, O: Received>(frame: &mut F, packet: &Request<O>) -> Opt
     checked(frame, packet)
 }
 
-/// Error Indication for a tunnel that nobody knows. Never for TEID 0, and never more of them than the
-/// tables allow.
+/// Whether all lengths and the frame agree.
+#[inline(always)]
+fn is_whole<F: Frame, O: Received>(frame: &F, packet: &Request<O>) -> bool {
+    let udp_length = Udp::LEN + Gtpu::LEN + usize::from(packet.gtpu.length.get());
+    usize::from(packet.udp.length.get()) == udp_length
+        && packet.outer.carries(udp_length)
+        && packet.at - Udp::LEN + udp_length <= frame.len()
+}
+
+/// Error Indication for a tunnel that nobody knows. Never for TEID 0 or a packet whose lengths disagree, and
+/// never more of them than the tables allow.
 #[inline(always)]
 pub(super) fn error_indication<F: Frame, T: Tables, O: Received>(
     frame: &mut F,
     tables: &T,
     packet: &Request<O>,
 ) -> Way {
-    if packet.gtpu.teid.raw() == 0 || !tables.may_answer() {
+    if packet.gtpu.teid.raw() == 0 || !is_whole(frame, packet) || !tables.may_answer() {
         return Way::NONE;
     }
     indicate(frame, packet).map_or(Way::NONE, |()| Way::BACK)

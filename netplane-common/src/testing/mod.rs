@@ -4,6 +4,7 @@
 pub mod answers;
 pub mod cases;
 mod downlink;
+mod found;
 mod ipv6;
 pub mod packet;
 pub mod tables;
