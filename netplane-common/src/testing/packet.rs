@@ -128,6 +128,11 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// As `xxd -r -p` and Wireshark's import take it.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Two packets side by side where they differ, for a failed case.
 pub fn difference(got: &[u8], wanted: &[u8]) -> String {
     let row = |bytes: &[u8], at: usize| {

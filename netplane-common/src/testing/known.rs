@@ -1,0 +1,157 @@
+//! What tables in memory say of a packet, asked the slow and plain way. All that the invariants know of the
+//! layout of map values is here.
+
+use super::cases::IFINDEX;
+use super::tables::{MapTables, words};
+use super::view::{Ip, Link, mapped};
+use crate::map::{
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, NextHop, NextHopState, PeerKey, Port, RouteKey,
+    UplinkEntry, UplinkKey, UplinkKey6, downlink_flags, next_hop_flags, uplink_flags,
+};
+use crate::tables::Tables;
+use crate::verdict::Verdict;
+use crate::wire::Be32;
+
+fn low(address: u128) -> Be32 {
+    Be32::new(address as u32)
+}
+
+fn of4(address: Be32) -> u128 {
+    mapped(address.get())
+}
+
+fn of6(address: [Be32; 4]) -> u128 {
+    address.iter().fold(0, |sum, word| sum << 32 | u128::from(word.get()))
+}
+
+fn prefix64(address: u128) -> [Be32; 2] {
+    let [a, b, _, _] = words(address);
+    [a, b]
+}
+
+/// Outer addresses and TEID that a tunnelled packet must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tunnel {
+    /// IPv4 as IPv4-mapped.
+    pub(super) local: u128,
+    pub(super) peer: u128,
+    pub(super) teid: u32,
+    /// The outer source port is the flow's.
+    pub(super) by_flow: bool,
+    /// The outer UDP checksum is not left out.
+    pub(super) checksum: bool,
+}
+
+fn tunnel(next_hop: &NextHop, teid: Be32) -> Tunnel {
+    let (local, peer) = if next_hop.has(next_hop_flags::IPV6) {
+        let (local, peer) = next_hop.tunnel6();
+        (of6(local), of6(peer))
+    } else {
+        let (local, peer) = next_hop.tunnel4();
+        (of4(local), of4(peer))
+    };
+    let by_flow = next_hop.has(next_hop_flags::FLOW_SOURCE_PORT);
+    let checksum = next_hop.has(next_hop_flags::UDP_CHECKSUM);
+    Tunnel { local, peer, teid: teid.get(), by_flow, checksum }
+}
+
+pub(super) fn uplink<'t>(
+    tables: &'t MapTables,
+    vlan: u16,
+    teid: u32,
+    outer: &Ip<'_>,
+) -> Option<&'t UplinkEntry> {
+    let (port, teid) = (Port::new(IFINDEX, vlan), Be32::new(teid));
+    match outer.version {
+        4 => tables.uplink.get(&UplinkKey { port, teid, local: low(outer.destination) }),
+        _ => tables.uplink6.get(&UplinkKey6 { port, teid, local: words(outer.destination) }),
+    }
+}
+
+pub(super) fn downlink<'t>(tables: &'t MapTables, vlan: u16, to: &Ip<'_>) -> Option<&'t DownlinkEntry> {
+    let port = Port::new(IFINDEX, vlan);
+    match to.version {
+        4 => tables.downlink4.get(&DownlinkKey4 { port, ue: low(to.destination) }),
+        _ => tables.downlink6.get(&DownlinkKey6 { port, ue: prefix64(to.destination) }),
+    }
+}
+
+/// Whether a session takes packets from this outer source.
+pub(super) fn peer_is_allowed(tables: &MapTables, entry: &UplinkEntry, outer: &Ip<'_>) -> bool {
+    if entry.flags & uplink_flags::PEER_LIST != 0 {
+        let key = PeerKey { network: u32::from(entry.network), address: words(outer.source) };
+        return tables.peer_listed(&key);
+    }
+    matches(outer, outer.source, &entry.peer, &entry.peer_mask)
+}
+
+/// Whether an address is in a prefix as entries have it: IPv4 in the first word, IPv6 by its first 64 bits.
+fn matches(ip: &Ip<'_>, address: u128, prefix: &[Be32; 2], mask: &[Be32; 2]) -> bool {
+    let [high, next] = if ip.version == 4 { [low(address); 2] } else { prefix64(address) };
+    let is_in = |word: Be32, at: usize| word.get() & mask[at].get() == prefix[at].get();
+    is_in(high, 0) && (ip.version == 4 || is_in(next, 1))
+}
+
+/// Whether a user may send this.
+pub(super) fn user_may(entry: &UplinkEntry, inner: &Ip<'_>) -> bool {
+    let own = match inner.version {
+        4 => entry.ue4 == low(inner.source),
+        _ => entry.ue6 == prefix64(inner.source),
+    };
+    own || entry.flags & uplink_flags::CHECK_UE == 0
+}
+
+/// The QFI that a packet of a user must carry.
+pub(super) fn checked_qfi(entry: &UplinkEntry) -> Option<u8> {
+    (entry.flags & uplink_flags::CHECK_QFI != 0).then_some(entry.qfi)
+}
+
+pub(super) fn relayed_to(tables: &MapTables, entry: &UplinkEntry) -> Option<Tunnel> {
+    way_of_relay(tables, entry).map(|it| tunnel(it, entry.teid))
+}
+
+pub(super) fn tunnel_to_user(tables: &MapTables, entry: &DownlinkEntry) -> Option<Tunnel> {
+    way_down(tables, entry).map(|it| tunnel(it, entry.teid))
+}
+
+/// The QFI that a packet to a user must carry.
+pub(super) fn qfi(entry: &DownlinkEntry) -> Option<u8> {
+    (entry.flags & downlink_flags::QFI != 0).then_some(entry.qfi & 0x3f)
+}
+
+/// The next hop of a decapsulated packet.
+pub(super) fn way_up<'t>(tables: &'t MapTables, entry: &UplinkEntry, inner: &Ip<'_>) -> Option<&'t NextHop> {
+    let index = if inner.version == 4 { entry.next_hop4 } else { entry.next_hop6 };
+    let default = tables.next_hops.get(&index)?;
+    let [a, b, c, d, ..] = default.way;
+    if default.has(next_hop_flags::LOOK_UP) && matches(inner, inner.destination, &[a, b], &[c, d]) {
+        let key = RouteKey { scope: default.scope, destination: words(inner.destination) };
+        return tables.next_hops.get(&tables.route(&key)?);
+    }
+    Some(default)
+}
+
+pub(super) fn way_of_relay<'t>(tables: &'t MapTables, entry: &UplinkEntry) -> Option<&'t NextHop> {
+    tables.next_hops.get(&entry.next_hop4)
+}
+
+pub(super) fn way_down<'t>(tables: &'t MapTables, entry: &DownlinkEntry) -> Option<&'t NextHop> {
+    tables.next_hops.get(&entry.next_hop)
+}
+
+/// Whether a frame of so many IP bytes that leaves like this takes this next hop.
+pub(super) fn takes(way: &NextHop, link: &Link<'_>, verdict: Verdict, len: usize) -> bool {
+    let is_out = match verdict {
+        Verdict::Redirect { port } => way.ifindex != IFINDEX && way.port == port,
+        Verdict::Answer { port, .. } if port != NO_INDEX => way.ifindex != IFINDEX && way.port == port,
+        _ => way.ifindex == IFINDEX,
+    };
+    let macs = (way.destination().octets(), way.source().octets());
+    let is_link = (link.destination, link.source, link.vlan) == (&macs.0[..], &macs.1[..], way.vlan);
+    way.state == NextHopState::Resolved as u8 && is_out && is_link && len <= usize::from(way.mtu)
+}
+
+/// Whether an address is one under which a data endpoint speaks as the users' router.
+pub(super) fn is_router(tables: &MapTables, address: u128) -> bool {
+    tables.routers.values().any(|it| of4(it.address4) == address || of6(it.address6) == address)
+}
