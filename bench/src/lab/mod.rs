@@ -233,6 +233,17 @@ impl Lab {
         self.spawn("agent", command)
     }
 
+    /// As [`Lab::start_agent`], run by another program, such as strace.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_agent_under(&self, under: &[&str]) -> Result<Process> {
+        let (program, arguments) = under.split_first().context("no program")?;
+        let mut command = self.node.command(program);
+        command.args(arguments).arg(&self.netplane).arg("agent").args(self.agent_arguments());
+        self.spawn("agent", command)
+    }
+
     /// Takes the fast path off: `netplane agent --detach` removes programs, links and maps.
     ///
     /// # Errors

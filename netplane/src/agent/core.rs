@@ -36,6 +36,8 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Everything the loop knows.
 pub(super) struct Core<K> {
     kernel: K,
+    /// Something forwards already that nothing was changed of yet.
+    takes_over: bool,
     observers: Observers,
     ground: Ground,
     /// NADs of the directory, and those of the cluster with metadata.
@@ -68,13 +70,17 @@ impl<K: Kernel> Core<K> {
         follows_cluster: bool,
         metrics: Arc<Metrics>,
     ) -> Result<Self, AgentError> {
-        let current = kernel.read_back()?;
+        let left = kernel.read_back()?;
+        let slots = Slots::seed(&left.tables);
+        let takes_over = !left.in_force || !left.tables.masters.is_empty();
+        let current = if left.in_force { left.tables } else { Tables::default() };
         let taken_over = current.uplink.len() + current.downlink4.len() + current.downlink6.len();
         if taken_over > 0 {
             tracing::info!(entries = taken_over, masters = current.masters.len(), "took over the data plane");
         }
         Ok(Self {
             kernel,
+            takes_over,
             observers,
             ground: Ground::new(follows_cluster),
             nad_files: Loaded::default(),
@@ -82,7 +88,7 @@ impl<K: Kernel> Core<K> {
             records: BTreeMap::new(),
             beside: Beside::default(),
             world: World::default(),
-            slots: Slots::seed(&current),
+            slots,
             current,
             compiled: Compiled::default(),
             source_problems: BTreeMap::new(),
@@ -244,6 +250,14 @@ impl<K: Kernel> Core<K> {
         }
         let begun = Instant::now();
         self.compiled = compile(&self.world, &mut self.slots);
+        if self.takes_over {
+            let unresolved = self.compiled.wanted.iter().any(|it| !it.resolved);
+            if unresolved && self.ground.waits_for_neighbours() {
+                self.ask_for_neighbours();
+                return;
+            }
+            self.takes_over = false;
+        }
         let operations = diff::diff(&self.current, &self.compiled.tables);
         let failures = self.kernel.apply(&operations);
         let failed: BTreeMap<usize, &KernelError> =
@@ -303,7 +317,7 @@ impl<K: Kernel> Core<K> {
         }
         let due = self.retry.is_some_and(|(at, _)| Instant::now() >= at);
         // The ground may have become firm by patience alone.
-        if due || self.compiled == Compiled::default() {
+        if due || self.takes_over || self.compiled == Compiled::default() {
             self.reconcile();
         }
     }
@@ -324,7 +338,7 @@ impl<K: Kernel> Core<K> {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.ground.is_firm()
+        self.ground.is_firm() && !self.takes_over
     }
 
     /// Metrics of what is here.
@@ -386,7 +400,8 @@ impl<K: Kernel> Core<K> {
 
     pub(super) fn status(&mut self) -> Status {
         let problems = self.problems();
-        status::gather(&mut self.kernel, &self.compiled, self.ground.is_firm(), problems)
+        let ready = self.is_ready();
+        status::gather(&mut self.kernel, &self.compiled, ready, problems)
     }
 
     fn problems(&self) -> Vec<Problem> {

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 /// How long a container's namespace may take to be seen for the first time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long neighbours are waited for before the first change to what an earlier agent left: it may know them,
+/// and packets flow.
+const NEIGHBOURS: Duration = Duration::from_secs(2);
+
 /// What has been heard so far.
 #[derive(Debug)]
 pub(super) struct Ground {
@@ -20,6 +24,8 @@ pub(super) struct Ground {
     /// When each container was first heard of; absent until the records were read.
     containers: Option<BTreeMap<ContainerKey, Instant>>,
     seen: BTreeSet<ContainerKey>,
+    /// Since when only neighbours are waited for.
+    complete: Option<Instant>,
 }
 
 impl Ground {
@@ -31,6 +37,7 @@ impl Ground {
             located: !follows_cluster,
             containers: None,
             seen: BTreeSet::new(),
+            complete: None,
         }
     }
 
@@ -64,6 +71,11 @@ impl Ground {
 
     pub(super) fn pod(&mut self, container: &ContainerKey) {
         self.seen.insert(container.clone());
+    }
+
+    /// Whether neighbours that are not resolved are worth waiting for.
+    pub(super) fn waits_for_neighbours(&mut self) -> bool {
+        self.complete.get_or_insert_with(Instant::now).elapsed() < NEIGHBOURS
     }
 
     /// Whether every source has spoken.

@@ -3,14 +3,15 @@
 use super::bpffs::Pins;
 use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
-use super::{Attached, Kernel, KernelError, LoadError, Statistics, XDP_PROGRAM, load_xdp, read_back};
-use crate::world::tables::{Operation, Tables};
+use super::upgrade::Upgrade;
+use super::{Attached, Kernel, KernelError, Left, LoadError, Statistics, XDP_PROGRAM, load_xdp, read_back};
+use crate::world::tables::Operation;
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use netplane_common::map::{Counter, Event, network_counter_index};
 use netplane_common::verdict::Reason;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use zerocopy::FromBytes;
 
@@ -20,17 +21,20 @@ pub struct BpfKernel {
     maps: Maps,
     links: Links,
     pins: Pins,
+    upgrade: Upgrade,
     logger: EbpfLogger<&'static dyn log::Log>,
 }
 
 impl BpfKernel {
     /// Loads the programs, with the maps pinned under `bpffs` if there are any, and puts the programs
-    /// into the pinned links: from here on this process's programs forward.
+    /// into the pinned links: from here on this process's programs forward. Pins of an older layout are taken
+    /// over by the first [`Kernel::apply`].
     ///
     /// # Errors
     /// No privilege, no BPF file system, pins of a newer layout, or a kernel that refuses a program.
     pub fn open(bpffs: &Path) -> Result<Self, KernelError> {
         let pins = Pins::open(bpffs)?;
+        let upgrade = Upgrade::begin(&pins)?;
         let paths = PINNED.map(|name| (name, pins.map(name)));
         let mut loader = EbpfLoader::new();
         for (name, path) in &paths {
@@ -54,7 +58,7 @@ impl BpfKernel {
         let maps = Maps::take(&mut ebpf)?;
         let mut links = Links::new(pins.clone());
         links.take_over(&mut ebpf)?;
-        Ok(Self { ebpf, maps, links, pins, logger })
+        Ok(Self { ebpf, maps, links, pins, upgrade, logger })
     }
 }
 
@@ -79,19 +83,29 @@ fn cannot_read(what: String, source: aya::maps::MapError) -> KernelError {
 }
 
 impl Kernel for BpfKernel {
-    fn read_back(&mut self) -> Result<Tables, KernelError> {
-        read_back::tables(&self.maps, &self.pins.masters()?)
+    fn read_back(&mut self) -> Result<Left, KernelError> {
+        let mut tables = read_back::tables(&self.maps, &self.pins.masters()?)?;
+        self.upgrade.add_counters(&mut tables)?;
+        Ok(Left { tables, in_force: !self.upgrade.is_fresh })
     }
 
     fn apply(&mut self, operations: &[Operation]) -> Vec<(usize, KernelError)> {
-        let mut failures = Vec::new();
+        let (mut failures, mut waiting) = (Vec::new(), BTreeSet::new());
         for (index, operation) in operations.iter().enumerate() {
             let result = match operation {
-                Operation::Attach { ifindex, master } => self.links.attach(&mut self.ebpf, *ifindex, master),
+                Operation::Attach { ifindex, master } => {
+                    let attached = self.links.attach(&mut self.ebpf, *ifindex, master);
+                    waiting.extend(attached.is_err().then_some(*ifindex));
+                    attached
+                }
                 Operation::Detach { ifindex } => self.links.detach(&mut self.ebpf, *ifindex),
-                other => self.maps.apply(other),
+                other => self.maps.apply(other, &self.upgrade.counters),
             };
             failures.extend(result.err().map(|error| (index, error)));
+        }
+        match self.upgrade.finish(&waiting) {
+            Ok(gone) => gone.into_iter().for_each(links::wait_until_detached),
+            Err(error) => tracing::warn!(%error, "pins of an older layout are left"),
         }
         failures
     }
@@ -138,7 +152,10 @@ impl Kernel for BpfKernel {
     }
 
     fn detach_all(&mut self) -> Result<(), KernelError> {
-        let masters = self.links.forget(&mut self.ebpf)?;
+        let mut masters = self.links.forget(&mut self.ebpf)?;
+        for older in self.pins.older() {
+            masters.extend(older.linked()?);
+        }
         self.pins.remove()?;
         masters.into_iter().for_each(links::wait_until_detached);
         Ok(())

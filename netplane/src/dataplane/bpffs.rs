@@ -8,6 +8,8 @@
 //! BPFFS/v3/filters/tc-4       a folder where there is no link but a filter on clsact
 //! BPFFS/v3/offloads/4/rx-gro  a folder: this was on, and is off while netplane is attached
 //! ```
+//!
+//! Folders of older layouts are an older agent's, see [`super::upgrade`].
 
 use super::KernelError;
 use netplane_common::map::LAYOUT_VERSION;
@@ -159,27 +161,29 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes all pins of this layout. Links that nobody else holds are detached by that.
+    /// Removes all pins, of older layouts too. Links that nobody else holds are detached by that.
     pub(super) fn remove(&self) -> Result<(), KernelError> {
-        match std::fs::remove_dir_all(self.version()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(KernelError {
-                operation: format!("remove the pins under {}", self.version().display()),
-                remedy: None,
-                source: Box::new(error),
-            }),
-            _ => Ok(()),
-        }
+        self.older().iter().try_for_each(Older::remove)?;
+        gone(&self.version(), |it| std::fs::remove_dir_all(it))
+    }
+
+    /// The pins of older layouts, the newest of them first.
+    pub(super) fn older(&self) -> Vec<Older> {
+        let older = |version| Older { version, root: self.root.join(format!("v{version}")) };
+        let mut all: Vec<_> =
+            versions(&self.root).into_iter().filter(|it| *it < LAYOUT_VERSION).map(older).collect();
+        all.sort_by_key(|it| std::cmp::Reverse(it.version));
+        all
+    }
+
+    /// Forgets a map. A program that has it keeps it.
+    pub(super) fn forget_map(&self, name: &str) -> Result<(), KernelError> {
+        gone(&self.map(name), |it| std::fs::remove_file(it))
     }
 
     /// A newer netplane's pins forward with rules that this one cannot read.
     fn refuse_newer_layouts(&self) -> Result<(), KernelError> {
-        let Ok(entries) = std::fs::read_dir(&self.root) else {
-            return Ok(());
-        };
-        let newer = entries
-            .flatten()
-            .filter_map(|it| it.file_name().to_str()?.strip_prefix('v')?.parse::<u32>().ok())
-            .find(|version| *version > LAYOUT_VERSION);
+        let newer = versions(&self.root).into_iter().find(|version| *version > LAYOUT_VERSION);
         match newer {
             None => Ok(()),
             Some(version) => Err(KernelError {
@@ -192,6 +196,44 @@ impl Pins {
             }),
         }
     }
+}
+
+/// The pins of one older layout. Until layout 2 there were links of XDP only.
+#[derive(Clone, Debug)]
+pub(super) struct Older {
+    pub(super) version: u32,
+    root: PathBuf,
+}
+
+impl Older {
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.root.join("maps").join(name)
+    }
+
+    pub(super) fn link(&self, ifindex: u32) -> PathBuf {
+        self.root.join("links").join(Hook::Xdp.file(ifindex))
+    }
+
+    /// Interface indices that have a pinned link.
+    pub(super) fn linked(&self) -> Result<Vec<u32>, KernelError> {
+        indices(&self.root.join("links"), Hook::Xdp)
+    }
+
+    pub(super) fn unlink(&self, ifindex: u32) -> Result<(), KernelError> {
+        gone(&self.link(ifindex), |it| std::fs::remove_file(it))
+    }
+
+    /// Links first, so that whoever finds the rest finds nothing that forwards.
+    pub(super) fn remove(&self) -> Result<(), KernelError> {
+        gone(&self.root.join("links"), |it| std::fs::remove_dir_all(it))?;
+        gone(&self.root, |it| std::fs::remove_dir_all(it))
+    }
+}
+
+/// Layout versions that have a folder.
+fn versions(root: &Path) -> Vec<u32> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries.filter_map(|it| it.file_name().to_str()?.strip_prefix('v')?.parse().ok()).collect()
 }
 
 /// Names in a folder, sorted; none if it is not there.

@@ -50,16 +50,26 @@ pub struct Attached {
     pub problem: Option<String>,
 }
 
+/// What an earlier agent left in the kernel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Left {
+    pub tables: Tables,
+    /// Else an older layout forwards: the tables say no more than which index means what, and all of them are
+    /// still to be written.
+    pub in_force: bool,
+}
+
 /// The kernel's side of the fast path. `dataplane::bpf` is the real one; tests use a double.
 pub trait Kernel: Send {
-    /// The tables in force, for a start that takes over pins. `networks` and all indices are as they were.
+    /// For a start that takes over pins. `networks` and all indices are as they were.
     ///
     /// # Errors
     /// A map cannot be read.
-    fn read_back(&mut self) -> Result<Tables, KernelError>;
+    fn read_back(&mut self) -> Result<Left, KernelError>;
 
     /// Applies operations in order. Each failure is returned with its operation's index; the others are
-    /// applied all the same.
+    /// applied all the same. The first call is the one that takes over from an older layout, so it must have
+    /// everything.
     fn apply(&mut self, operations: &[Operation]) -> Vec<(usize, KernelError)>;
 
     /// Verdict counters of a network by reason number, summed over CPUs. Zero counters are left out.

@@ -12,6 +12,7 @@ use netplane_common::map::{
     PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 use netplane_common::wire::{Be32, ip};
+use std::collections::BTreeSet;
 
 /// The maps that are pinned; the log's ring buffer belongs to one program and is not.
 pub(super) const PINNED: [&str; 18] = [
@@ -84,16 +85,17 @@ impl Maps {
         })
     }
 
-    /// Carries out an operation on a map. Attaching and detaching are not among these.
-    pub(super) fn apply(&mut self, operation: &Operation) -> Result<(), KernelError> {
-        self.write(operation).map_err(|source| KernelError {
+    /// Carries out an operation on a map. Attaching and detaching are not among these. Session counters that
+    /// are `kept` go on, whatever the operation says.
+    pub(super) fn apply(&mut self, operation: &Operation, kept: &BTreeSet<u32>) -> Result<(), KernelError> {
+        self.write(operation, kept).map_err(|source| KernelError {
             operation: describe(operation),
             remedy: remedy(&source),
             source: Box::new(source),
         })
     }
 
-    fn write(&mut self, operation: &Operation) -> Result<(), MapError> {
+    fn write(&mut self, operation: &Operation, kept: &BTreeSet<u32>) -> Result<(), MapError> {
         match operation {
             Operation::Attach { .. } | Operation::Detach { .. } => Ok(()),
             Operation::SetPort { index, ifindex } => {
@@ -107,22 +109,22 @@ impl Maps {
             Operation::ClearNetwork { index } => self.networks.set(u32::from(*index), NetworkName::FREE, 0),
             Operation::SetNextHop { index, next_hop } => self.next_hops.set(*index, *next_hop, 0),
             Operation::SetUplink { key, entry, new_counter } => {
-                self.start_counter(entry.counter, *new_counter)?;
+                self.start_counter(entry.counter, *new_counter && !kept.contains(&entry.counter))?;
                 self.uplink.insert(key, entry, 0)
             }
             Operation::DeleteUplink { key } => gone_is_done(self.uplink.remove(key)),
             Operation::SetUplink6 { key, entry, new_counter } => {
-                self.start_counter(entry.counter, *new_counter)?;
+                self.start_counter(entry.counter, *new_counter && !kept.contains(&entry.counter))?;
                 self.uplink6.insert(key, entry, 0)
             }
             Operation::DeleteUplink6 { key } => gone_is_done(self.uplink6.remove(key)),
             Operation::SetDownlink4 { key, entry, new_counter } => {
-                self.start_counter(entry.counter, *new_counter)?;
+                self.start_counter(entry.counter, *new_counter && !kept.contains(&entry.counter))?;
                 self.downlink4.insert(key, entry, 0)
             }
             Operation::DeleteDownlink4 { key } => gone_is_done(self.downlink4.remove(key)),
             Operation::SetDownlink6 { key, entry, new_counter } => {
-                self.start_counter(entry.counter, *new_counter)?;
+                self.start_counter(entry.counter, *new_counter && !kept.contains(&entry.counter))?;
                 self.downlink6.insert(key, entry, 0)
             }
             Operation::DeleteDownlink6 { key } => gone_is_done(self.downlink6.remove(key)),

@@ -8,9 +8,10 @@ mod maps;
 mod programs;
 mod read_back;
 mod statistics;
+mod upgrade;
 
 pub use bpf::BpfKernel;
-pub use kernel::{Attached, AttachedMode, Kernel, KernelError};
+pub use kernel::{Attached, AttachedMode, Kernel, KernelError, Left};
 pub use programs::{LoadError, TC_LOCAL_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp};
 pub use statistics::Statistics;
 

@@ -109,13 +109,13 @@ fn a_new_agent_finds_what_the_old_one_left() {
         let mut old = BpfKernel::open(bpffs).expect("a data plane");
         apply(&mut old, &[attach(master, XdpMode::Native)]);
         apply(&mut old, &operations(master));
-        let before = old.read_back().expect("tables");
+        let before = old.read_back().expect("tables").tables;
         assert_eq!(old.attached(master).mode, AttachedMode::Native);
         drop(old);
         assert!(program_id("m0").is_some(), "forwarding goes on without an agent");
 
         let mut new = BpfKernel::open(bpffs).expect("a data plane over the same pins");
-        let after = new.read_back().expect("tables");
+        let after = new.read_back().expect("tables").tables;
         assert_eq!(after, before);
         assert_eq!(after.masters.keys().copied().collect::<Vec<_>>(), [master]);
         assert_eq!(after.networks.get(&cases::N3).map(String::as_str), Some("core/n3"));
@@ -158,7 +158,7 @@ fn deleting_leaves_empty_tables_and_deleting_again_is_no_error() {
         deletions.push(Operation::ClearNetwork { index: cases::N3 });
         for _ in 0..2 {
             apply(&mut kernel, &deletions);
-            let tables = kernel.read_back().expect("tables");
+            let tables = kernel.read_back().expect("tables").tables;
             let kept = Tables {
                 ports: tables.ports.clone(),
                 next_hops: tables.next_hops.clone(),
@@ -239,7 +239,7 @@ fn tc_outlives_the_agent_and_leaves_nothing_behind() {
             after.len() == 1 && after != before,
             "the new program in the same link: {before:?} {after:?}"
         );
-        assert!(new.read_back().expect("tables").masters.contains_key(&master));
+        assert!(new.read_back().expect("tables").tables.masters.contains_key(&master));
         apply(&mut new, &[attach(master, XdpMode::Auto)]);
         assert_eq!(tc_programs("m0"), after, "once more does nothing");
         apply(&mut new, &[Operation::Detach { ifindex: master }]);
@@ -309,7 +309,7 @@ fn a_master_that_vanished_does_not_stop_a_new_agent() {
         drop(old);
         ip("link del m0");
         let mut new = BpfKernel::open(bpffs).expect("a data plane over the same pins");
-        assert!(new.read_back().expect("tables").masters.is_empty());
+        assert!(new.read_back().expect("tables").tables.masters.is_empty());
     });
 }
 

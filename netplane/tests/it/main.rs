@@ -44,3 +44,4 @@ mod router;
 mod soak;
 mod stack;
 mod tc;
+mod upgrade;

@@ -106,6 +106,35 @@ impl XdpLinks {
         Ok(())
     }
 
+    /// Takes over the link that an older layout has on a master, if it has one: it gets the program, and its
+    /// pin moves here.
+    fn move_here(&mut self, ebpf: &mut Ebpf, ifindex: u32) -> Result<bool, KernelError> {
+        let older = self.pins.older().into_iter().find(|it| it.link(ifindex).exists());
+        let Some(older) = older else { return Ok(false) };
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| KernelError {
+            operation: format!("take over the link of interface {ifindex} from layout {}", older.version),
+            remedy: None,
+            source,
+        };
+        let path = older.link(ifindex);
+        let pinned = PinnedLink::from_pin(&path).map_err(|it| failed(Box::new(it)))?;
+        let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|it| failed(Box::new(it)))?;
+        match replace(programs::xdp(ebpf, XDP_PROGRAM)?, link) {
+            Ok(link) => {
+                // One step: there is no moment with two pins or none.
+                let here = self.pins.link(Hook::Xdp, ifindex);
+                std::fs::rename(&path, here).map_err(|it| failed(Box::new(it)))?;
+                self.links.insert(ifindex, link);
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(ifindex, %error, "a pinned link is of no use any more and is removed");
+                older.unlink(ifindex)?;
+                Ok(false)
+            }
+        }
+    }
+
     /// In the driver, or on socket buffers. Nothing for a master that has a link.
     pub(super) fn attach(
         &mut self,
@@ -114,7 +143,7 @@ impl XdpLinks {
         master: &Master,
         native: bool,
     ) -> Result<(), Refusal> {
-        if self.links.contains_key(&ifindex) {
+        if self.links.contains_key(&ifindex) || self.move_here(ebpf, ifindex).map_err(Refusal::Other)? {
             return Ok(());
         }
         let failed = |remedy: Option<String>, source: Box<dyn std::error::Error + Send + Sync>| KernelError {
