@@ -6,6 +6,8 @@ pub mod demo;
 
 pub mod guard;
 
+pub mod differential;
+
 pub mod lab;
 
 pub mod load;

@@ -66,6 +66,9 @@ pub fn judge(tables: &MapTables, packet: &[u8], passage: &Passage) -> Judgement 
         Verdict::Drop { reason, .. } => hold(reason.is_drop(), "a drop has a reason to drop")?,
         Verdict::PassCounted { reason, .. } => hold(!reason.is_drop(), "a pass has a reason to pass")?,
         Verdict::Pass => {}
+        Verdict::ToAnswer { .. } | Verdict::Unfinished => {
+            return Err("a frame in memory is whole, and is answered at once".to_owned());
+        }
     }
     hold(passage.counted.is_empty(), "only forwarded packets count for a session")
 }

@@ -38,7 +38,6 @@ mod install;
 mod ipv6;
 mod kubelet;
 mod lint;
-mod program;
 mod recorded;
 mod router;
 mod soak;
