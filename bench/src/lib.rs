@@ -8,6 +8,8 @@ pub mod guard;
 
 pub mod differential;
 
+pub mod fuzz;
+
 pub mod lab;
 
 pub mod load;

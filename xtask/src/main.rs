@@ -6,6 +6,7 @@ mod build;
 mod container;
 mod demo;
 mod differential;
+mod fuzz;
 mod privilege;
 mod setup;
 mod soak;
@@ -32,6 +33,7 @@ cargo xtask VERB
   image [FILE]     the container image as an OCI archive, target/image/netplane-VERSION.tar if not told otherwise
   vm [ARGS] CMD    a command in a guest with another kernel; `--kernel 6.12|6.1`
   soak [ARGS]      setup, build, and mixed traffic for minutes (`--minutes N`, 10) with an account of every packet
+  fuzz [ARGS]      looks for inputs that break a rule; see docs/testing.md
   differential [ARGS]
                    setup, build, and random packets for the decision and for the programs in the kernel
   tidy             checks the rules of the tree that the compiler does not check
@@ -60,6 +62,7 @@ fn dispatch() -> Result<()> {
         Some("image") => container::run(&rest),
         Some("vm") => vm::run(&rest),
         Some("soak") => soak::run(&rest),
+        Some("fuzz") => fuzz::run(&rest),
         Some("differential") => differential::run(&rest),
         Some("tidy") => none(&rest).and_then(|()| tidy::run()),
         Some("help" | "--help" | "-h") => {

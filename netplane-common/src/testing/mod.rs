@@ -5,6 +5,7 @@ pub mod answers;
 pub mod cases;
 mod downlink;
 mod found;
+pub mod fuzz;
 pub mod invariants;
 mod ipv6;
 mod known;

@@ -1,6 +1,7 @@
 //! `setup`: installs what is missing, says what and why, and leaves alone what is there.
 
 mod debian;
+pub(crate) mod fuzzer;
 mod kernel;
 mod toolchain;
 
