@@ -92,7 +92,8 @@ impl Fuzzer<'_> {
     fn run(&self, seconds: u32) -> Result<()> {
         eprintln!("fuzz: {} for {seconds} s", self.target);
         let (found, committed) = (self.found(), self.committed());
-        for folder in [&found, &committed] {
+        let artifacts = root().join("fuzz/artifacts").join(self.target);
+        for folder in [&found, &committed, &artifacts] {
             fs::create_dir_all(folder).with_context(|| format!("make folder {}", folder.display()))?;
         }
         let limit = format!("-max_total_time={seconds}");

@@ -3,10 +3,10 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use netplane_bench::differential::{self, Fates, Hook, Kernel, PACKETS};
+use netplane_bench::differential::{self, Fates, Hook, Kernel};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Feeds random and mutated packets to the decision on slices and to the real programs, and compares
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// How many; rounded up to whole worlds of a thousand. What a test run of TC cannot show (tagged frames, cut
-    /// headers) is passed over.
+    /// How many, at least: worlds of up to a thousand run to their end. What a test run of TC cannot show (tagged
+    /// frames, cut headers) does not count.
     #[arg(long, default_value_t = 10_000_000)]
     packets: u64,
     /// All packets follow from it; a new one if it is not given.
@@ -46,8 +46,7 @@ fn main() -> ExitCode {
 /// What the threads share.
 struct Run {
     seed: u64,
-    from: u64,
-    worlds: u64,
+    packets: u64,
     hooks: &'static [Hook],
     next: AtomicU64,
     failed: AtomicBool,
@@ -63,36 +62,36 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     let run = Run {
         seed,
-        from: arguments.from,
-        worlds: arguments.packets.div_ceil(PACKETS),
+        packets: arguments.packets,
         hooks: match arguments.hook.as_deref() {
             Some("xdp") => &[Hook::Xdp],
             Some(_) => &[Hook::Tc],
             None => &Hook::ALL,
         },
-        next: AtomicU64::new(0),
+        next: AtomicU64::new(arguments.from),
         failed: AtomicBool::new(false),
         fates: Mutex::default(),
         started: Instant::now(),
     };
-    let last = run.from + run.worlds.saturating_sub(1);
-    println!("seed {seed}, worlds {} to {last}, {:?}", run.from, run.hooks);
+    println!("seed {seed}, from world {}, {:?}", arguments.from, run.hooks);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..arguments.threads).map(|_| scope.spawn(|| run.work())).collect();
         threads
             .into_iter()
             .try_for_each(|it| it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    let fates = *run.fates.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let fates = *run.fates();
     let seconds = run.started.elapsed().as_secs_f64();
     println!(
-        "{} packets in {seconds:.0} s ({:.0} a second): {} forwarded, {} answered, {} dropped, {} passed; all alike",
+        "{} packets in {seconds:.0} s ({:.0} a second): {} forwarded, {} answered, {} dropped, {} passed; all alike; \
+         the next world is {}",
         fates.packets(),
         fates.packets() as f64 / seconds,
         fates.forwarded,
         fates.answered,
         fates.dropped,
-        fates.passed
+        fates.passed,
+        run.next.into_inner()
     );
     Ok(())
 }
@@ -107,21 +106,24 @@ impl Run {
         result
     }
 
+    fn fates(&self) -> MutexGuard<'_, Fates> {
+        self.fates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     #[expect(clippy::print_stderr, reason = "progress is for the person who waits")]
     fn worlds(&self) -> Result<()> {
         const INTERVAL: Duration = Duration::from_secs(10);
         let mut kernel = Kernel::load()?;
         let mut told = Instant::now();
         while !self.failed.load(Ordering::Relaxed) {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.worlds {
+            if self.fates().packets() >= self.packets {
                 break;
             }
-            let number = self.from + number;
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
             // Worlds of the case table are every fourth: each hook gets its share of them.
             let hook = self.hooks[(number / 4 + number) as usize % self.hooks.len()];
             let fates = differential::world(&mut kernel, hook, self.seed, number)?;
-            let mut all = self.fates.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut all = self.fates();
             *all += fates;
             if told.elapsed() > INTERVAL {
                 told = Instant::now();
