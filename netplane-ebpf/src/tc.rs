@@ -71,11 +71,12 @@ impl Place {
 #[classifier]
 #[inline(always)]
 fn netplane_tc_answer(mut ctx: TcContext) -> i32 {
+    let mut frame = SkbFrame::<true>::new(&ctx, 0);
+    let verdict = packed(&mut frame, &tables::Maps, field(&ctx, |it| it.cb[0]));
+    // Read again, and not kept on the stack, of which there is just enough for older verifiers.
     let [ifindex, is_far_end, ..] = *ctx.cb_mut() else {
         return DROP;
     };
-    let mut frame = SkbFrame::<true>::new(&ctx, 0);
-    let verdict = packed(&mut frame, &tables::Maps, ifindex);
     match verdict.kind() {
         Kind::Answer => {
             counters::count(verdict, frame.len());

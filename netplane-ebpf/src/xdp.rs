@@ -93,9 +93,19 @@ pub(crate) fn at<T>(data: usize, end: usize, offset: usize) -> Option<*mut T> {
     } else {
         // The verifier ties a bounds check to the very register that is dereferenced. Left to itself,
         // the compiler computes `data + offset` twice, and the check is of the other copy.
+        // Older verifiers (Linux 6.1) do not carry the bound above from a loop's sum to here, so it is said
+        // once more, of the register that is added.
         let mut start = data;
-        // SAFETY: an addition that the compiler cannot look into.
-        unsafe { asm!("{0} += {1}", inout(reg) start, in(reg) offset, options(pure, nomem, nostack)) };
+        // SAFETY: a mask that changes nothing and an addition, which the compiler cannot look into.
+        unsafe {
+            asm!(
+                "{1} &= 0x7fff",
+                "{0} += {1}",
+                inout(reg) start,
+                inout(reg) offset => _,
+                options(pure, nomem, nostack)
+            );
+        }
         start
     };
     if start + size_of::<T>() > end {
