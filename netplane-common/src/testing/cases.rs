@@ -363,6 +363,17 @@ mod tests {
     }
 
     #[test]
+    fn cases_that_the_documents_name_are_there() {
+        let text = include_str!("../../../docs/gtpu.md");
+        let names: Vec<_> = all().iter().map(|it| it.name).collect();
+        let rows = text.lines().filter(|it| it.starts_with('|'));
+        let named: Vec<_> = rows.flat_map(|it| it.split('"').skip(1).step_by(2)).collect();
+        assert!(named.len() > 50, "docs/gtpu.md names {} cases", named.len());
+        let unknown: Vec<_> = named.into_iter().filter(|it| !names.contains(it)).collect();
+        assert_eq!(unknown, [""; 0]);
+    }
+
+    #[test]
     fn a_frame_cut_anywhere_is_never_forwarded() {
         for case in all() {
             if !matches!(case.verdict, Verdict::Transmit | Verdict::Redirect { .. }) {
