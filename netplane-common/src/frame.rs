@@ -13,6 +13,9 @@ pub trait Frame {
     /// they need more stack than a BPF program has: there one program forwards, and another one answers.
     const FORWARDS: bool = true;
     const ANSWERS: bool = true;
+    /// Whether a rewritten frame can be given to a pod under a master. XDP cannot: it hands such frames on as
+    /// they came, and TC decides on them.
+    const DELIVERS: bool = true;
 
     /// Bytes in the frame, without FCS.
     fn len(&self) -> usize;

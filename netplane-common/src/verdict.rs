@@ -73,6 +73,8 @@ reasons! {
     /// A user's packet to a multicast, broadcast or link-local address, such as a Router Solicitation: no
     /// router forwards it, the pod may want it.
     PassNotRoutable = 36, "pass-not-routable", pass;
+    /// The next hop is a pod under the same master: TC, which can deliver to it, decides. Never counted.
+    PassLocal = 37, "pass-local", pass;
     /// An Echo Request that was answered for the pod (`gtpu.echo`).
     EchoAnswered = 48, "echo-answered", pass;
 }
@@ -94,8 +96,13 @@ pub enum Verdict {
     Redirect {
         port: u32,
     },
+    /// To a pod under the master with this index in the device map: received there, instead of sent.
+    Deliver {
+        port: u32,
+    },
     /// Not forwarded, but turned into an answer, which goes out by the master with this index in the device
-    /// map, or, if that is `NO_INDEX`, by the interface that the packet came in by.
+    /// map, or, if that is `NO_INDEX`, by the interface that the packet came in by. With [`Packed::LOCAL`] it
+    /// is delivered under the master.
     Answer {
         network: u16,
         reason: Reason,
@@ -153,6 +160,14 @@ impl Packed {
     #[inline(always)]
     pub const fn redirect(port: u32) -> Self {
         Self::new(Kind::Redirect, 0, 0, port)
+    }
+
+    /// Bit of the port of a redirect or an answer: to a pod under that master.
+    pub const LOCAL: u32 = 1 << 31;
+
+    #[inline(always)]
+    pub const fn deliver(port: u32) -> Self {
+        Self::redirect(port | Self::LOCAL)
     }
 
     #[inline(always)]
@@ -224,6 +239,7 @@ impl From<Packed> for Verdict {
             Kind::Pass => Self::Pass,
             Kind::PassCounted => Self::PassCounted { network, reason },
             Kind::Transmit => Self::Transmit,
+            Kind::Redirect if port & Packed::LOCAL != 0 => Self::Deliver { port: port & !Packed::LOCAL },
             Kind::Redirect => Self::Redirect { port },
             Kind::Answer => Self::Answer { network, reason, port },
             Kind::Drop => Self::Drop { network, reason },

@@ -8,8 +8,8 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use netplane_common::decide::packed;
 use netplane_common::frame::Frame;
-use netplane_common::map::{NO_INDEX, TC_PASSED};
-use netplane_common::verdict::Kind;
+use netplane_common::map::{NO_INDEX, TC_FROM_POD, TC_PASSED};
+use netplane_common::verdict::{Kind, Packed};
 
 const DROP: i32 = TC_ACT_SHOT;
 /// To whoever comes next: other programs on the device, then the kernel.
@@ -25,7 +25,8 @@ fn netplane_tc(mut ctx: TcContext) -> i32 {
     }
     let mut place = Place::of(&ctx);
     if place.ifindex == place.far {
-        place = Place { ifindex: field(&ctx, |it| it.mark), near: 0, ..place };
+        let mark = field(&ctx, |it| it.mark);
+        place = Place { ifindex: mark & !TC_FROM_POD, near: 0, from_pod: mark & TC_FROM_POD, ..place };
     }
     let action = run(&mut ctx, place, true);
     if action == PASS && place.is_far_end() { give_back(&ctx, place.ifindex) } else { action }
@@ -39,9 +40,9 @@ fn netplane_tc_local(mut ctx: TcContext) -> i32 {
     if came_back(&ctx) {
         return PASS;
     }
-    let passed_before = field(&ctx, |it| it.napi_id) != 0;
-    let place = Place::of(&ctx);
-    run(&mut ctx, place, !passed_before)
+    let is_from_pod = field(&ctx, |it| it.napi_id) == 0;
+    let place = Place { from_pod: if is_from_pod { TC_FROM_POD } else { 0 }, ..Place::of(&ctx) };
+    run(&mut ctx, place, is_from_pod)
 }
 
 /// Where a frame is.
@@ -52,13 +53,15 @@ struct Place {
     /// Ends of the offload wire, 0 where there is none; no near end for a frame that has come through it.
     near: u32,
     far: u32,
+    /// `TC_FROM_POD` where it is known to have come from a pod under the master: so must go what answers it.
+    from_pod: u32,
 }
 
 impl Place {
     #[inline(always)]
     fn of(ctx: &TcContext) -> Self {
         let wire = maps::WIRE.get(0).copied().unwrap_or_default();
-        Self { ifindex: field(ctx, |it| it.ifindex), near: wire.near, far: wire.far }
+        Self { ifindex: field(ctx, |it| it.ifindex), near: wire.near, far: wire.far, from_pod: 0 }
     }
 
     #[inline(always)]
@@ -74,14 +77,18 @@ fn netplane_tc_answer(mut ctx: TcContext) -> i32 {
     let mut frame = SkbFrame::<true>::new(&ctx, 0);
     let verdict = packed(&mut frame, &tables::Maps, field(&ctx, |it| it.cb[0]));
     // Read again, and not kept on the stack, of which there is just enough for older verifiers.
-    let [ifindex, is_far_end, ..] = *ctx.cb_mut() else {
+    let [ifindex, is_far_end, from_pod, ..] = *ctx.cb_mut() else {
         return DROP;
     };
     match verdict.kind() {
         Kind::Answer => {
             counters::count(verdict, frame.len());
             let port = verdict.port();
-            leave(&mut frame, if port == NO_INDEX { ifindex } else { device(port) })
+            match port {
+                NO_INDEX if from_pod != 0 => deliver(&mut frame, ifindex),
+                NO_INDEX => leave(&mut frame, ifindex),
+                _ => leave_by(&mut frame, port),
+            }
         }
         Kind::PassCounted => {
             counters::count(verdict, frame.len());
@@ -110,23 +117,23 @@ fn run(ctx: &mut TcContext, place: Place, count_passed: bool) -> i32 {
             PASS
         }
         Kind::Transmit => leave(&mut frame, ifindex),
-        Kind::Redirect => leave(&mut frame, device(verdict.port())),
+        Kind::Redirect => leave_by(&mut frame, verdict.port()),
         Kind::Drop => {
             counters::count_drop(ctx, verdict, frame.len());
             DROP
         }
         Kind::ToAnswer => {
-            let [first, second, ..] = ctx.cb_mut() else {
+            let [first, second, third, ..] = ctx.cb_mut() else {
                 return DROP;
             };
-            (*first, *second) = (ifindex, u32::from(place.is_far_end()));
+            (*first, *second, *third) = (ifindex, u32::from(place.is_far_end()), place.from_pod);
             // SAFETY: a program of the same type, in an element of the map or not.
             unsafe { maps::TC_ANSWER.tail_call(ctx, 0) };
             counters::count_drop(ctx, verdict, frame.len());
             DROP
         }
         Kind::Unfinished => {
-            ctx.set_mark(ifindex);
+            ctx.set_mark(ifindex | place.from_pod);
             to(place.near, 0)
         }
         // Never: this frame cannot be answered.
@@ -145,6 +152,22 @@ fn give_back(ctx: &TcContext, ifindex: u32) -> i32 {
 #[inline(always)]
 fn device(port: u32) -> u32 {
     maps::DEVICES.get(port).copied().unwrap_or(0)
+}
+
+/// Out by a master of the device map, or to a pod under it.
+#[inline(always)]
+fn leave_by<const ANSWERS: bool>(frame: &mut SkbFrame<ANSWERS>, port: u32) -> i32 {
+    if port & Packed::LOCAL == 0 {
+        leave(frame, device(port))
+    } else {
+        deliver(frame, device(port & !Packed::LOCAL))
+    }
+}
+
+/// To a pod under a master: received by it, as what pods send each other is.
+#[inline(always)]
+fn deliver<const ANSWERS: bool>(frame: &mut SkbFrame<ANSWERS>, ifindex: u32) -> i32 {
+    if ifindex == 0 || frame.finish().is_none() { DROP } else { to(ifindex, u64::from(BPF_F_INGRESS)) }
 }
 
 /// Out by a device. To none: dropped, as a frame already rewritten cannot be passed.

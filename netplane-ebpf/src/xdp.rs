@@ -164,6 +164,7 @@ impl<const ANSWERS: bool> XdpFrame<'_, ANSWERS> {
 impl<const ANSWERS: bool> Frame for XdpFrame<'_, ANSWERS> {
     const FORWARDS: bool = !ANSWERS;
     const ANSWERS: bool = ANSWERS;
+    const DELIVERS: bool = false;
 
     #[inline(always)]
     fn len(&self) -> usize {

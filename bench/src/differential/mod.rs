@@ -38,7 +38,7 @@ impl Fates {
 
     fn count(&mut self, verdict: Verdict) {
         *match verdict {
-            Verdict::Transmit | Verdict::Redirect { .. } => &mut self.forwarded,
+            Verdict::Transmit | Verdict::Redirect { .. } | Verdict::Deliver { .. } => &mut self.forwarded,
             Verdict::Answer { .. } | Verdict::ToAnswer { .. } => &mut self.answered,
             Verdict::Drop { .. } => &mut self.dropped,
             Verdict::Pass | Verdict::PassCounted { .. } | Verdict::Unfinished => &mut self.passed,

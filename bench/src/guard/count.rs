@@ -127,7 +127,7 @@ fn counts(packet: &[u8], tables: &MapTables) -> (Verdict, Counts) {
     let counted = Counted { inner: tables, counts: &counts };
     let verdict = decide(&mut frame, &counted, cases::IFINDEX);
     match verdict {
-        Verdict::Redirect { .. } => counted.note("redirects"),
+        Verdict::Redirect { .. } | Verdict::Deliver { .. } => counted.note("redirects"),
         Verdict::PassCounted { .. } | Verdict::Drop { .. } => counted.note("array lookups"),
         Verdict::Answer { .. } => {
             counted.note("array lookups");
@@ -154,7 +154,9 @@ pub(super) fn paths() -> BTreeMap<String, Counts> {
     for Case { packet, tables, .. } in cases::all() {
         let (verdict, counts) = counts(&packet, &tables);
         let kind = match verdict {
-            Verdict::Redirect { .. } | Verdict::Transmit => "any that is forwarded, at most",
+            Verdict::Redirect { .. } | Verdict::Deliver { .. } | Verdict::Transmit => {
+                "any that is forwarded, at most"
+            }
             Verdict::Answer { .. } => "any that is answered, at most",
             Verdict::Drop { .. } => "any that is dropped, at most",
             Verdict::Pass | Verdict::PassCounted { .. } => "any that is passed, at most",

@@ -157,6 +157,14 @@ impl Lab {
         host.ethtool(interface, &["gro", "on"])
     }
 
+    /// Another network namespace, for one more pod; it goes with the lab.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the lab has one of this role.
+    pub fn namespace(&self, role: &str) -> Result<Namespace> {
+        Namespace::create(format!("{}-{role}", self.name()), &self.undo)
+    }
+
     /// The lab's folder: NADs, records, logs, captures.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -1,6 +1,6 @@
 //! Packets to users: into the tunnel that their session names.
 
-use super::{Arrival, flow_source_port, fold, icmp, not_forwarded, resolved, unfinished, way_out};
+use super::{Arrival, flow_source_port, fold, icmp, not_forwarded, reachable, resolved, unfinished, way_out};
 use crate::frame::Frame;
 use crate::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, NextHop, SessionAction, downlink_flags, next_hop_flags,
@@ -81,7 +81,7 @@ fn forward<F: Frame, T: Tables>(
 ) -> Result<Packed, Reason> {
     let next_hop = encapsulate(frame, tables, arrival.l3, entry, user)?;
     tables.count_session(entry.counter, u32::from(user.total_length));
-    Ok(way_out(next_hop, arrival))
+    Ok(way_out::<F>(next_hop, arrival))
 }
 
 #[inline(always)]
@@ -192,6 +192,7 @@ pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
         return Err(Reason::TooBig);
     }
     let next_hop = resolved(tables, entry.next_hop)?;
+    reachable::<F>(next_hop)?;
     let packet = Packet { l3, end, user };
     let done = if entry.flags & downlink_flags::QFI != 0 {
         let container = PduSessionContainer {

@@ -127,10 +127,22 @@ fn resolved<T: Tables>(tables: &T, index: u32) -> Result<&NextHop, Reason> {
     }
 }
 
-/// Out by where it came from, or by another master.
+/// Whether a resolved next hop can be reached from this hook. Asked before the first write.
 #[inline(always)]
-fn way_out(next_hop: &NextHop, arrival: Arrival) -> Packed {
-    if next_hop.ifindex == arrival.port.ifindex { Packed::TRANSMIT } else { Packed::redirect(next_hop.port) }
+fn reachable<F: Frame>(next_hop: &NextHop) -> Result<(), Reason> {
+    if F::DELIVERS || next_hop.is_on_wire() { Ok(()) } else { Err(Reason::PassLocal) }
+}
+
+/// Out by where it came from or by another master, or to a pod under it.
+#[inline(always)]
+fn way_out<F: Frame>(next_hop: &NextHop, arrival: Arrival) -> Packed {
+    if F::DELIVERS && next_hop.is_local() {
+        Packed::deliver(next_hop.port)
+    } else if next_hop.ifindex == arrival.port.ifindex {
+        Packed::TRANSMIT
+    } else {
+        Packed::redirect(next_hop.port)
+    }
 }
 
 /// The way of an answer, as a number that a BPF function can return.
@@ -145,6 +157,9 @@ impl Way {
 
     #[inline(always)]
     fn out(next_hop: &NextHop, arrival: Arrival) -> Self {
+        if next_hop.is_local() {
+            return Self(next_hop.port | Packed::LOCAL);
+        }
         if next_hop.ifindex == arrival.port.ifindex { Self::BACK } else { Self(next_hop.port) }
     }
 
@@ -167,7 +182,12 @@ fn unfinished<F: Frame>(frame: &F, network: u16) -> Packed {
 /// Passed to the pod or dropped, as the reason says.
 #[inline(always)]
 fn not_forwarded(network: u16, reason: Reason) -> Packed {
-    if reason.is_drop() { Packed::drop(network, reason) } else { Packed::pass_counted(network, reason) }
+    match reason {
+        // TC counts it.
+        Reason::PassLocal => Packed::PASS,
+        _ if reason.is_drop() => Packed::drop(network, reason),
+        _ => Packed::pass_counted(network, reason),
+    }
 }
 
 /// A source port in the dynamic range (RFC 6335 §6) from the words that tell flows apart, so that

@@ -2,7 +2,7 @@
 //! same sequence numbers, over either family on either side.
 
 use super::uplink::GPdu;
-use super::{Arrival, flow_source_port, resolved, way_out};
+use super::{Arrival, flow_source_port, reachable, resolved, way_out};
 use crate::frame::Frame;
 use crate::map::{NextHop, UplinkEntry, next_hop_flags, uplink_flags};
 use crate::rewrite::{self, Outer, OuterIp};
@@ -22,6 +22,7 @@ pub(super) fn forward<F: Frame, T: Tables>(
     packet: GPdu,
 ) -> Result<Packed, Reason> {
     let next_hop = resolved(tables, entry.next_hop4)?;
+    reachable::<F>(next_hop)?;
     let udp_length = packet.udp.length;
     let is_ipv6 = next_hop.has(next_hop_flags::IPV6);
     let outer_length = if is_ipv6 { Ipv6::LEN } else { Ipv4::LEN };
@@ -48,7 +49,7 @@ pub(super) fn forward<F: Frame, T: Tables>(
     };
     done.ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, u32::from(packet.gtpu.length.get()));
-    Ok(way_out(next_hop, arrival))
+    Ok(way_out::<F>(next_hop, arrival))
 }
 
 #[inline(always)]

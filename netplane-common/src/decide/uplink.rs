@@ -1,7 +1,7 @@
 //! G-PDUs from a peer: to the data network, to another peer, or to the pod.
 
 use super::outer::Received;
-use super::{Arrival, Way, icmp, not_forwarded, relay, resolved, signalling, unfinished, way_out};
+use super::{Arrival, Way, icmp, not_forwarded, reachable, relay, resolved, signalling, unfinished, way_out};
 use crate::frame::Frame;
 use crate::map::{
     EndpointKey, NO_INDEX, NextHop, PeerKey, RouteKey, SessionAction, UnknownTeid, UplinkEntry,
@@ -171,6 +171,7 @@ fn to_ipv4<F: Frame, T: Tables>(
         return Err(Reason::TtlExpired);
     }
     let next_hop = route4(tables, entry, header.destination)?;
+    reachable::<F>(next_hop)?;
     if total_length > usize::from(next_hop.mtu) {
         return Err(Reason::TooBig);
     }
@@ -184,7 +185,7 @@ fn to_ipv4<F: Frame, T: Tables>(
     rewrite::decapsulated_ipv4(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, total_length as u32);
-    Ok(way_out(next_hop, arrival))
+    Ok(way_out::<F>(next_hop, arrival))
 }
 
 #[inline(always)]
@@ -211,6 +212,7 @@ fn to_ipv6<F: Frame, T: Tables>(
         return Err(Reason::TtlExpired);
     }
     let next_hop = route6(tables, entry, header.destination)?;
+    reachable::<F>(next_hop)?;
     if total_length > usize::from(next_hop.mtu) {
         return Err(Reason::TooBig);
     }
@@ -224,7 +226,7 @@ fn to_ipv6<F: Frame, T: Tables>(
     rewrite::decapsulated_ipv6(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, total_length as u32);
-    Ok(way_out(next_hop, arrival))
+    Ok(way_out::<F>(next_hop, arrival))
 }
 
 /// The next hop for a decapsulated packet: the endpoint's default way, or by trie where that says so.

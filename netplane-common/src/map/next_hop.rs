@@ -11,6 +11,8 @@ pub enum NextHopState {
     /// Free, or the neighbour is not resolved: packets are `next-hop-unresolved`.
     Unresolved = 0,
     Resolved = 1,
+    /// Resolved, and a pod of this node under the same master: nothing that leaves by the master reaches it.
+    Local = 2,
 }
 
 /// Flags of [`NextHop`].
@@ -84,9 +86,22 @@ impl NextHop {
         Mac::new([g, h, i, j, k, l])
     }
 
+    /// Whether packets can go there: out by the master, or, if it [is local](Self::is_local), into it.
     #[inline(always)]
     pub const fn is_resolved(&self) -> bool {
+        self.is_on_wire() || self.is_local()
+    }
+
+    /// Whether it is reached by the master's wire.
+    #[inline(always)]
+    pub const fn is_on_wire(&self) -> bool {
         self.state == NextHopState::Resolved as u8
+    }
+
+    /// Whether it is a pod under the master.
+    #[inline(always)]
+    pub const fn is_local(&self) -> bool {
+        self.state == NextHopState::Local as u8
     }
 
     #[inline(always)]

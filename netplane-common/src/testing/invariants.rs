@@ -59,7 +59,7 @@ pub fn judge(tables: &MapTables, packet: &[u8], passage: &Passage) -> Judgement 
         _ => {}
     }
     match passage.verdict {
-        Verdict::Transmit | Verdict::Redirect { .. } => {
+        Verdict::Transmit | Verdict::Redirect { .. } | Verdict::Deliver { .. } => {
             return forwarded(tables, packet, passage);
         }
         Verdict::Answer { reason, .. } => answer(tables, packet, passage, reason)?,

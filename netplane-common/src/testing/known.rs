@@ -5,8 +5,8 @@ use super::cases::IFINDEX;
 use super::tables::{MapTables, words};
 use super::view::{Ip, Link, mapped};
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, NextHop, NextHopState, PeerKey, Port, RouteKey,
-    UplinkEntry, UplinkKey, UplinkKey6, downlink_flags, next_hop_flags, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, NextHop, PeerKey, Port, RouteKey, UplinkEntry,
+    UplinkKey, UplinkKey6, downlink_flags, next_hop_flags, uplink_flags,
 };
 use crate::tables::Tables;
 use crate::verdict::Verdict;
@@ -142,13 +142,14 @@ pub(super) fn way_down<'t>(tables: &'t MapTables, entry: &DownlinkEntry) -> Opti
 /// Whether a frame of so many IP bytes that leaves like this takes this next hop.
 pub(super) fn takes(way: &NextHop, link: &Link<'_>, verdict: Verdict, len: usize) -> bool {
     let is_out = match verdict {
+        Verdict::Deliver { port } => way.is_local() && way.port == port,
         Verdict::Redirect { port } => way.ifindex != IFINDEX && way.port == port,
         Verdict::Answer { port, .. } if port != NO_INDEX => way.ifindex != IFINDEX && way.port == port,
         _ => way.ifindex == IFINDEX,
     };
     let macs = (way.destination().octets(), way.source().octets());
     let is_link = (link.destination, link.source, link.vlan) == (&macs.0[..], &macs.1[..], way.vlan);
-    way.state == NextHopState::Resolved as u8 && is_out && is_link && len <= usize::from(way.mtu)
+    way.is_resolved() && is_out && is_link && len <= usize::from(way.mtu)
 }
 
 /// Whether an address is one under which a data endpoint speaks as the users' router.

@@ -295,6 +295,7 @@ mod tests {
                     Verdict::Pass | Verdict::Unfinished => "pass",
                     Verdict::Transmit => "transmit",
                     Verdict::Redirect { .. } => "redirect",
+                    Verdict::Deliver { .. } => "deliver",
                     Verdict::PassCounted { reason, .. }
                     | Verdict::Answer { reason, .. }
                     | Verdict::ToAnswer { reason, .. }

@@ -8,6 +8,7 @@ use super::tables::{Master, PeerPrefix, RoutePrefix, Tables, XdpMode};
 use super::{AttachmentKey, World};
 use crate::nad::NetworkName;
 use crate::nad::fast_path::{Gtpu, Role, UdpChecksum, UnknownTeid as Policy, Xdp};
+use crate::netlink::Mac;
 use crate::netlink::link::MacvlanMode;
 use crate::netlink::route::Route;
 use ipnet::IpNet;
@@ -93,11 +94,13 @@ pub struct Compiled {
 pub(super) struct Compilation<'a> {
     pub(super) slots: &'a mut Slots,
     pub(super) out: Compiled,
+    /// Pods' macvlans in bridge mode: the name of their master, and their MAC.
+    local: BTreeSet<(&'a str, Mac)>,
 }
 
 /// Compiles the world.
 pub fn compile(world: &World, slots: &mut Slots) -> Compiled {
-    let mut this = Compilation { slots, out: Compiled::default() };
+    let mut this = Compilation { slots, out: Compiled::default(), local: local(world) };
     let endpoints = this.endpoints(world);
     this.networks(world, &endpoints);
     this.data_pools(&endpoints);
@@ -148,6 +151,10 @@ impl Compilation<'_> {
             }
             self.out.networks.push(view);
         }
+        // From any master a session may lead to a pod under another one.
+        let masters = &mut self.out.tables.masters;
+        let local = masters.values().any(|it| it.local);
+        masters.values_mut().for_each(|it| it.local = local);
     }
 
     fn network_index(&mut self, name: &NetworkName) -> Option<u16> {
@@ -341,6 +348,13 @@ impl Compilation<'_> {
                 resolved: mac.is_some(),
             });
         }
+        let is_bridge = endpoint.link.macvlan_mode == Some(MacvlanMode::Bridge);
+        let is_local = |mac: Mac| is_bridge && self.local.contains(&(endpoint.named.name.as_str(), mac));
+        let state = match mac {
+            None => NextHopState::Unresolved,
+            Some(mac) if is_local(mac) => NextHopState::Local,
+            Some(_) => NextHopState::Resolved,
+        };
         let (macs, macs_rest) = NextHop::macs(mac.unwrap_or_default(), endpoint.mac);
         NextHop {
             macs,
@@ -349,7 +363,7 @@ impl Compilation<'_> {
             port: self.slots.ports.get(&endpoint.master.index, None),
             mtu: u16::try_from(endpoint.link.mtu).unwrap_or(u16::MAX),
             vlan: endpoint.port().vlan,
-            state: if mac.is_some() { NextHopState::Resolved } else { NextHopState::Unresolved } as u8,
+            state: state as u8,
             ..NextHop::default()
         }
     }
@@ -393,6 +407,19 @@ impl Compilation<'_> {
             self.out.tables.routes.insert(prefix, index);
         }
     }
+}
+
+/// Whom macvlan in bridge mode delivers to by itself: the attachments of all pods, with master and MAC.
+fn local(world: &World) -> BTreeSet<(&str, Mac)> {
+    let mut local = BTreeSet::new();
+    for (key, attachment) in &world.attachments {
+        let links = world.pods.get(&key.container).map(|it| it.links.as_slice()).unwrap_or_default();
+        let own = links.iter().filter(|it| it.name == key.interface);
+        let bridged = own.filter(|it| it.macvlan_mode == Some(MacvlanMode::Bridge));
+        let macs = bridged.filter_map(|it| it.mac);
+        local.extend(attachment.master.as_deref().into_iter().zip(macs));
+    }
+    local
 }
 
 /// How a network's tunnels to peers of one family are written.

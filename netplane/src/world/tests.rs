@@ -5,6 +5,7 @@ use super::tables::{Operation, Tables};
 use super::*;
 use crate::netlink::Mac;
 use crate::netlink::addr::Address;
+use crate::netlink::link::MacvlanMode;
 use crate::netlink::neigh::Neighbour;
 use crate::netlink::route::Route;
 use ipnet::IpNet;
@@ -500,4 +501,34 @@ proptest! {
         let wanted = compile(&world, &mut slots).tables;
         prop_assert_eq!(diff(&left, &wanted), vec![]);
     }
+}
+
+/// A gateway or gNB that is a pod of this node: its MAC is that of an attachment under the outgoing master.
+#[test]
+fn next_hops_under_the_same_master_are_local() {
+    let mut world = world(&[session(1)]);
+    let bridge = |world: &mut World, container: &str, mode| {
+        let links = &mut world.pods.get_mut(container).expect("a pod").links;
+        links.iter_mut().for_each(|it| it.macvlan_mode = Some(mode));
+    };
+    attach(&mut world, "gnb-0", 10);
+    let gnb = Mac::new([2, 0, 0, 0, 1, 11]);
+    world.pods.get_mut("gnb-0").expect("a pod").links[0].mac = Some(gnb);
+    let states = |world: &World| {
+        let compiled = compile(world, &mut Slots::default());
+        let hops = compiled.tables.next_hops.values();
+        let states: BTreeMap<_, _> = hops.map(|it| (it.ifindex, it.state)).collect();
+        let local = compiled.tables.masters.values().all(|it| it.local);
+        (states, local, compiled.sessions.iter().all(|it| it.resolved))
+    };
+    let on_wire = NextHopState::Resolved as u8;
+    let local = NextHopState::Local as u8;
+    bridge(&mut world, "upf-0", MacvlanMode::Bridge);
+    bridge(&mut world, "gnb-0", MacvlanMode::Vepa);
+    assert_eq!(states(&world).0, BTreeMap::from([(3, on_wire), (6, on_wire)]), "VEPA is by the wire");
+    bridge(&mut world, "gnb-0", MacvlanMode::Bridge);
+    assert_eq!(states(&world), (BTreeMap::from([(3, local), (6, on_wire)]), true, true));
+    let other = AttachmentKey { container: "gnb-0".to_owned(), interface: "net1".to_owned() };
+    world.attachments.get_mut(&other).expect("attached").master = Some("n6".to_owned());
+    assert_eq!(states(&world).0, BTreeMap::from([(3, on_wire), (6, on_wire)]), "under another master");
 }

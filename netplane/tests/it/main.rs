@@ -38,6 +38,7 @@ mod install;
 mod ipv6;
 mod kubelet;
 mod lint;
+mod local;
 mod recorded;
 mod router;
 mod soak;

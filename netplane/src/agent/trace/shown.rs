@@ -4,7 +4,7 @@ use netplane_common::frame::{Frame, SliceFrame};
 use netplane_common::map::{
     DownlinkEntry, NextHop, SessionAction, UplinkEntry, downlink_flags, next_hop_flags, uplink_flags,
 };
-use netplane_common::verdict::Verdict;
+use netplane_common::verdict::{Packed, Verdict};
 use netplane_common::wire::ethernet::{EtherType, Ethernet, VlanTag};
 use netplane_common::wire::gtpu::{self, Gtpu};
 use netplane_common::wire::ip::{self, Ipv4, Ipv6, protocol};
@@ -47,7 +47,11 @@ pub(super) fn downlink(user: &str, entry: &DownlinkEntry) -> String {
 }
 
 pub(super) fn next_hop(next_hop: &NextHop, master: String) -> String {
-    let state = if next_hop.is_resolved() { "resolved" } else { "NOT RESOLVED" };
+    let state = match next_hop {
+        it if it.is_local() => "resolved, a pod under the same master",
+        it if it.is_resolved() => "resolved",
+        _ => "NOT RESOLVED",
+    };
     let vlan = if next_hop.vlan == 0 { String::new() } else { format!(", VLAN {}", next_hop.vlan) };
     let tunnel = if next_hop.has(next_hop_flags::IPV6) {
         let (local, peer) = next_hop.tunnel6();
@@ -71,6 +75,9 @@ pub(super) fn verdict(
         Verdict::Pass => ("pass".to_owned(), "to the pod, uncounted: not for an endpoint".to_owned()),
         Verdict::Transmit => ("forwarded".to_owned(), leaves(back)),
         Verdict::Redirect { port } => ("forwarded".to_owned(), leaves(&out(port))),
+        Verdict::Deliver { port } => {
+            ("forwarded".to_owned(), format!("{} to the pod under {}", headers(frame), out(port)))
+        }
         Verdict::PassCounted { reason, .. } => {
             (reason.name().to_owned(), format!("to the pod.{}", reason.sentence()))
         }
@@ -79,7 +86,11 @@ pub(super) fn verdict(
             (reason.name().to_owned(), format!("dropped.{}", reason.sentence()))
         }
         Verdict::Answer { reason, port, .. } => {
-            let master = if port == netplane_common::map::NO_INDEX { back.to_owned() } else { out(port) };
+            let master = if port == netplane_common::map::NO_INDEX {
+                back.to_owned()
+            } else {
+                out(port & !Packed::LOCAL)
+            };
             (reason.name().to_owned(), format!("answered: {}", leaves(&master)))
         }
         Verdict::Unfinished => ("unfinished".to_owned(), "segmented by the kernel first".to_owned()),

@@ -1,0 +1,97 @@
+//! Next hops that are pods under the same master: a gNB, and a gateway of the data network, on the UPF's node.
+
+use crate::agent::{list, problems};
+use crate::tc::{agent_in, attach_pod, lab_with};
+use netplane_bench::lab::cni::Sandbox;
+use netplane_bench::lab::endpoint::Endpoint;
+use netplane_bench::lab::traffic::{Host, ping, tcp};
+use netplane_bench::lab::users::{UE_POOL, gnb, users};
+use netplane_bench::lab::{GATEWAY, GNB, Lab, Namespace, SERVER};
+use serde_json::Value;
+
+const PINGS: u32 = 20;
+
+/// A pod with the address of the host on the wire, which gives it up. Its network has no metadata.
+fn instead_of(lab: &Lab, host: &Namespace, master: &str, address: &str) -> Namespace {
+    host.ip(&format!("address flush dev {master}")).expect("flushed");
+    let pod = lab.namespace(&format!("pod-{master}")).expect("a namespace");
+    let network = address.rsplit_once('.').expect("an IPv4 address").0;
+    let nad = format!(
+        r#"apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata:
+  name: {master}-plain
+  namespace: core
+spec:
+  config: |
+    {{ "cniVersion": "1.1.0", "type": "macvlan", "master": "{master}", "mode": "bridge",
+      "ipam": {{ "type": "host-local", "subnet": "{network}.0/24", "gateway": "{network}.254", "rangeStart": "{address}", "rangeEnd": "{address}",
+                "dataDir": "/var/lib/cni/{master}-plain" }} }}
+"#
+    );
+    lab.write_nad(&format!("{master}-plain.yaml"), nad.as_bytes()).expect("a NAD");
+    let networks = format!("{master}-plain");
+    let container_id = format!("{}-sandbox", pod.name());
+    Sandbox { container_id, namespace: &pod, networks: &networks }.add(lab).expect("attached");
+    pod
+}
+
+/// Packets that sessions have forwarded: uplink and downlink.
+fn forwarded(status: &Value) -> (u64, u64) {
+    let sum = |way: &str| {
+        let packets = list(status, "sessions").iter().map(|it| it[way]["packets"].as_u64().unwrap_or(0));
+        packets.sum()
+    };
+    (sum("uplink"), sum("downlink"))
+}
+
+/// Traffic between a user and the server, each of them behind a pod on the node or a host on the wire.
+fn both_ways(xdp: &str, attached: &str, gnb_is_pod: bool, gateway_is_pod: bool) {
+    let lab = lab_with(xdp);
+    let gnb_pod = gnb_is_pod.then(|| instead_of(&lab, &lab.gnb, "n3", &GNB.to_string()));
+    let gateway_pod = gateway_is_pod.then(|| instead_of(&lab, &lab.dn, "n6", &GATEWAY.to_string()));
+    let upf = attach_pod(&lab);
+    if let Some(pod) = &gateway_pod {
+        lab.dn.ip(&format!("route flush {UE_POOL}\naddress del {SERVER}/32 dev lo")).expect("given up");
+        let via = upf_on_n6(&lab);
+        pod.ip(&format!("address add {SERVER}/32 dev lo\nroute add {UE_POOL} via {via} dev net1"))
+            .expect("a server");
+    }
+    let (agent, status) = agent_in(&lab, attached);
+    assert_eq!(problems(&status), Vec::<String>::new());
+    let gnb_host = gnb_pod.as_ref().unwrap_or(&lab.gnb);
+    let config = gnb(&users(3), upf);
+    let _gnb = gnb_host.run(|| Endpoint::start(&config)).expect("the namespace").expect("a gNB");
+    let user = Host { namespace: gnb_host, address: users(1)[0].ue };
+    let server = Host { namespace: gateway_pod.as_ref().unwrap_or(&lab.dn), address: SERVER };
+
+    let report = ping(user, SERVER, PINGS, 1000).expect("ping");
+    let trouble = || format!("{:#}\n{}", lab.status().unwrap_or_default(), agent.log_tail());
+    assert!(report.is_complete(), "{report:?}\n{}", trouble());
+    let by_ping = forwarded(&lab.status().expect("a status"));
+    assert_eq!(by_ping, (PINGS.into(), PINGS.into()), "each by the fast path, counted once\n{}", trouble());
+    tcp::echo(user, server, 1 << 20).unwrap_or_else(|error| panic!("{error:#}\n{}", trouble()));
+    let (up, down) = forwarded(&lab.status().expect("a status"));
+    // At least so many segments of at most the users' MTU; no process in the pod has forwarded any.
+    assert!(up > by_ping.0 + 700 && down > by_ping.1 + 700, "{up} up, {down} down");
+}
+
+fn upf_on_n6(lab: &Lab) -> String {
+    let addresses = netplane_bench::lab::cni::addresses(&lab.pod, "net2").expect("an interface");
+    addresses[0].split('/').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_gateway_under_the_master_gets_what_xdp_hands_on() {
+    both_ways("auto", "native", false, true);
+}
+
+#[test]
+fn a_gnb_under_the_master_gets_what_xdp_hands_on() {
+    both_ways("auto", "native", true, false);
+}
+
+#[test]
+fn all_on_one_node_is_forwarded_by_tc_alone() {
+    both_ways("tc", "tc", true, true);
+}
