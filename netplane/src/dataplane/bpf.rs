@@ -4,9 +4,8 @@ use super::bpffs::Pins;
 use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
 use super::upgrade::Upgrade;
-use super::{Attached, Kernel, KernelError, Left, LoadError, Statistics, XDP_PROGRAM, load_xdp, read_back};
+use super::{Attached, Kernel, KernelError, Left, LoadError, Statistics, load_xdp, read_back};
 use crate::world::tables::Operation;
-use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use netplane_common::map::{Counter, Event, network_counter_index};
@@ -147,8 +146,9 @@ impl Kernel for BpfKernel {
     }
 
     fn statistics(&mut self) -> Statistics {
-        let program: Option<&Xdp> = self.ebpf.program(XDP_PROGRAM).and_then(|it| it.try_into().ok());
-        Statistics::read(&self.pins, program.and_then(|it| it.info().ok()).as_ref())
+        // Those that are not loaded have no information.
+        let programs: Vec<_> = self.ebpf.programs().filter_map(|(_, it)| it.info().ok()).collect();
+        Statistics::read(&self.pins, &programs)
     }
 
     fn detach_all(&mut self) -> Result<(), KernelError> {

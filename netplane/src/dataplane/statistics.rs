@@ -1,4 +1,4 @@
-//! What the kernel says of the packet program and its maps.
+//! What the kernel says of the packet programs and their maps.
 
 use super::bpffs::Pins;
 use aya::maps::MapInfo;
@@ -22,21 +22,21 @@ const TABLES: [(&str, &str); 8] = [
 pub struct Statistics {
     /// Entries that a table has room for.
     pub capacities: Vec<(&'static str, u32)>,
-    /// Runs of the program and the time in it; zero unless `kernel.bpf_stats_enabled` is set.
+    /// Runs of the programs and the time in them; zero unless `kernel.bpf_stats_enabled` is set.
     pub runs: u64,
     pub run_time: Duration,
 }
 
 impl Statistics {
     /// What can be had; a map that cannot be asked is left out.
-    pub(super) fn read(pins: &Pins, program: Option<&ProgramInfo>) -> Self {
+    pub(super) fn read(pins: &Pins, programs: &[ProgramInfo]) -> Self {
         let capacity = |(map, table): (&str, &'static str)| {
             MapInfo::from_pin(pins.map(map)).ok().map(|it| (table, it.max_entries()))
         };
         Self {
             capacities: TABLES.into_iter().filter_map(capacity).collect(),
-            runs: program.map_or(0, ProgramInfo::run_count),
-            run_time: program.map_or(Duration::ZERO, ProgramInfo::run_time),
+            runs: programs.iter().map(ProgramInfo::run_count).sum(),
+            run_time: programs.iter().map(ProgramInfo::run_time).sum(),
         }
     }
 }
