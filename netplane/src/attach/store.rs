@@ -25,8 +25,8 @@ pub struct RecordStore {
 pub enum Found {
     Record(Box<AttachmentRecord>),
     Nothing,
-    /// The record was damaged, and is now called `*.corrupt`: it must not stand in the way of DEL for ever.
-    SetAside,
+    /// There is one, and it cannot be understood.
+    Damaged,
 }
 
 impl RecordStore {
@@ -90,11 +90,29 @@ impl RecordStore {
         fs::create_dir_all(&self.folder).map_err(failed)
     }
 
-    /// The record of a container's interface. A damaged one is set aside, with a warning.
+    /// The record of a container's interface, for ADD and DEL. A damaged one is called `*.corrupt` from now on,
+    /// with a warning: it must not stand in the way of DEL for ever.
     ///
     /// # Errors
     /// It cannot be read, or is of a newer version.
     pub fn load(&self, container_id: &str, interface: &str) -> Result<Found, AttachError> {
+        let path = self.path(container_id, interface);
+        let found = read(&path)?;
+        if found == Found::Damaged {
+            let aside = path.with_extension("corrupt");
+            tracing::warn!(path = %path.display(), aside = %aside.display(), "damaged record set aside");
+            let failed = |source| AttachError::File { operation: "set aside", path: path.clone(), source };
+            fs::rename(&path, &aside).map_err(failed)?;
+        }
+        Ok(found)
+    }
+
+    /// The same for those who only look: a damaged record stays where it is, for DEL has to know that there
+    /// is something to take down.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn look(&self, container_id: &str, interface: &str) -> Result<Found, AttachError> {
         read(&self.path(container_id, interface))
     }
 
@@ -140,7 +158,7 @@ impl RecordStore {
         }
     }
 
-    /// All records, for GC. Damaged ones are set aside, and what cannot be read is an error beside the rest.
+    /// All records, for GC. Damaged ones are left out, and what cannot be read is an error beside the rest.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -149,17 +167,17 @@ impl RecordStore {
         for path in self.files(&["json"])? {
             match read(&path) {
                 Ok(Found::Record(record)) => all.records.push(*record),
-                Ok(Found::Nothing | Found::SetAside) => {}
+                Ok(Found::Nothing | Found::Damaged) => {}
                 Err(error) => all.errors.push(error),
             }
         }
         Ok(all)
     }
 
-    /// Removes what was set aside, half-written files and locks that nobody holds, but for containers and
-    /// interfaces in `valid`. What fails is returned.
+    /// Removes what is damaged or was set aside, half-written files and locks that nobody holds, but for
+    /// containers and interfaces in `valid`. What fails is returned.
     pub fn sweep(&self, valid: &BTreeSet<(String, String)>) -> Vec<AttachError> {
-        let paths = match self.files(&["corrupt", "tmp", "lock"]) {
+        let paths = match self.files(&["corrupt", "tmp", "lock", "json"]) {
             Ok(paths) => paths,
             Err(error) => return vec![error],
         };
@@ -172,6 +190,9 @@ impl RecordStore {
             if path.extension().is_some_and(|it| it == "lock") {
                 // Its file goes with it.
                 drop(self.lock(id, interface, Duration::ZERO));
+                continue;
+            }
+            if path.extension().is_some_and(|it| it == "json") && !matches!(read(&path), Ok(Found::Damaged)) {
                 continue;
             }
             if let Err(source) = fs::remove_file(&path)
@@ -260,10 +281,8 @@ fn read(path: &Path) -> Result<Found, AttachError> {
             Err(failed("use", io::Error::other(message)))
         }
         Err(Unreadable::Damaged(error)) => {
-            let aside = path.with_extension("corrupt");
-            tracing::warn!(%error, path = %path.display(), aside = %aside.display(), "damaged record set aside");
-            fs::rename(path, &aside).map_err(|source| failed("set aside", source))?;
-            Ok(Found::SetAside)
+            tracing::warn!(%error, path = %path.display(), "damaged record");
+            Ok(Found::Damaged)
         }
     }
 }
@@ -332,7 +351,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = RecordStore::new(folder.path());
         fs::write(folder.path().join("abc@eth0.json"), "{\"version\":1,\"cont").expect("a file");
-        assert_eq!(store.load("abc", "eth0").expect("set aside"), Found::SetAside);
+        assert_eq!(store.look("abc", "eth0").expect("seen"), Found::Damaged);
+        assert_eq!(store.all().expect("listed").records, []);
+        store.sweep(&BTreeSet::from([("abc".to_owned(), "eth0".to_owned())]));
+        assert_eq!(store.load("abc", "eth0").expect("set aside"), Found::Damaged, "it was still there");
         assert!(folder.path().join("abc@eth0.corrupt").exists());
     }
 

@@ -80,9 +80,18 @@ pub const SELECTION_PASSED_OVER: &str = "SelectionPassedOver";
 /// A pod runs without the networks that it selects; ours, and the agent's.
 pub const NOT_ATTACHED: &str = "NotAttached";
 
+/// DEL found a damaged record, and takes down what annotations and NADs say; ours.
+pub const DAMAGED_RECORD: &str = "DamagedRecord";
+
 /// All reasons of events.
-pub const REASONS: [&str; 5] =
-    [ADDED_INTERFACE, NO_NETWORK_FOUND, FAILED_ADD_INTERFACE, SELECTION_PASSED_OVER, NOT_ATTACHED];
+pub const REASONS: [&str; 6] = [
+    ADDED_INTERFACE,
+    NO_NETWORK_FOUND,
+    FAILED_ADD_INTERFACE,
+    SELECTION_PASSED_OVER,
+    NOT_ATTACHED,
+    DAMAGED_RECORD,
+];
 
 /// Answers as long as the agent's loop turns.
 pub const STATUS_PATH: &str = "/v1/status";

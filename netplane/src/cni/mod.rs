@@ -182,7 +182,7 @@ fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), 
             Ok(left.take_down(&container)?)
         }
         // What the record would say is lost, unless there is a file for Multus beside it.
-        Found::SetAside => {
+        Found::Damaged => {
             let mut record = container.record(&guessed(request, config));
             if let Some(mut left) = MultusCaches::new(&config.cni_dir).find(&container)? {
                 left.extend(&record);
@@ -211,9 +211,9 @@ fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<()
     let previous = previous.transpose().map_err(CniError::previous)?;
     let previous = previous.ok_or_else(CniError::no_previous)?;
     let mut container = container(request, config);
-    let mut record = match records.load(&request.container_id, &request.interface)? {
+    let mut record = match records.look(&request.container_id, &request.interface)? {
         Found::Record(record) => *record,
-        Found::Nothing | Found::SetAside => {
+        Found::Nothing | Found::Damaged => {
             let left = MultusCaches::new(&config.cni_dir).find(&container)?;
             let left = left.ok_or_else(|| CniError::unknown_container(&request.container_id))?;
             container = left.container(&container);

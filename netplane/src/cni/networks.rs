@@ -209,6 +209,7 @@ pub(super) fn guess(
     cluster: &Cluster,
 ) -> Result<Vec<Delegate>, CniError> {
     let Some(pod) = Pod::read(request, config, cluster)? else { return Ok(Vec::new()) };
+    pod.report_damage(cluster, request);
     let networks = Networks::new(request, config, &pod, cluster);
     let mut nads = load_nads(config)?;
     let mut names = networks.default_names()?;

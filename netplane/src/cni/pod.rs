@@ -7,7 +7,7 @@ use crate::attach::perform::Attached;
 use crate::attach::plan::Warning;
 use crate::attach::status;
 use crate::cluster::cache::{
-    FAILED_ADD_INTERFACE, NO_NETWORK_FOUND, PodEvent, PodReport, SELECTION_PASSED_OVER,
+    DAMAGED_RECORD, FAILED_ADD_INTERFACE, NO_NETWORK_FOUND, PodEvent, PodReport, SELECTION_PASSED_OVER,
 };
 use crate::cluster::{self, Cluster, ClusterError, PodName};
 use std::collections::BTreeMap;
@@ -81,15 +81,30 @@ impl Pod {
         error: &CniError,
         begun: Instant,
     ) {
-        let Some(name) = &self.name else { return };
         let reason = if error.no_network { NO_NETWORK_FOUND } else { FAILED_ADD_INTERFACE };
+        self.tell(cluster, request, warning(reason, error.message.clone()), milliseconds(begun));
+    }
+
+    /// Says on the pod that DEL goes by a guess: what plugins keep elsewhere may be left. That this could not
+    /// be said is a line in the log.
+    pub(super) fn report_damage(&self, cluster: &Cluster, request: &Request) {
+        let message = format!(
+            "The record of {} is damaged and set aside; its networks are detached by what annotations and \
+             NADs say now",
+            request.interface
+        );
+        self.tell(cluster, request, warning(DAMAGED_RECORD, message), None);
+    }
+
+    fn tell(&self, cluster: &Cluster, request: &Request, event: PodEvent, milliseconds: Option<u64>) {
+        let Some(name) = &self.name else { return };
         let report = PodReport {
             container_id: request.container_id.clone(),
             interface: request.interface.clone(),
             uid: self.uid.clone(),
             network_status: None,
-            events: vec![warning(reason, error.message.clone())],
-            milliseconds: milliseconds(begun),
+            events: vec![event],
+            milliseconds,
         };
         if let Err(error) = cluster.report(name, &report) {
             tracing::warn!(%error, "event");

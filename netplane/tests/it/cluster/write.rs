@@ -79,6 +79,23 @@ fn a_failure_is_an_event() {
 }
 
 #[test]
+fn a_damaged_record_is_an_event_and_what_is_known_is_taken_down() {
+    let stage = Stage::selecting("n3");
+    stage.add(&stage.configuration());
+    let record = stage.node.records().join(format!("{}@eth0.json", stage.pod.name));
+    std::fs::write(&record, "{\"version\":1,").expect("as after a power cut");
+    for _ in 0..2 {
+        stage.call("DEL", &stage.configuration()).expect("detached");
+    }
+    assert_eq!(stage.pod.interfaces(), [""; 0]);
+    let events = stage.events();
+    let told: Vec<_> = events.iter().filter(|it| it.1 == "DamagedRecord").collect();
+    assert_eq!(told.len(), 1, "{events:?}");
+    assert_eq!(told[0].0, "Warning");
+    assert!(told[0].2.contains("record of eth0 is damaged"), "{events:?}");
+}
+
+#[test]
 fn events_that_cannot_be_posted_fail_nothing() {
     for fault in [answer(403), Fault::Hang] {
         let stage = Stage::selecting("n3");
