@@ -2,3 +2,4 @@
 //! other kernels; here and there each makes and removes its own network namespaces.
 
 mod gtp;
+mod masters;
