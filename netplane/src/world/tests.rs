@@ -512,6 +512,8 @@ fn next_hops_under_the_same_master_are_local() {
         links.iter_mut().for_each(|it| it.macvlan_mode = Some(mode));
     };
     attach(&mut world, "gnb-0", 10);
+    let elsewhere = AttachmentKey { container: "gnb-0".to_owned(), interface: "net2".to_owned() };
+    world.attachments.remove(&elsewhere);
     let gnb = Mac::new([2, 0, 0, 0, 1, 11]);
     world.pods.get_mut("gnb-0").expect("a pod").links[0].mac = Some(gnb);
     let states = |world: &World| {

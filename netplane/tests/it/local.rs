@@ -48,11 +48,11 @@ fn forwarded(status: &Value) -> (u64, u64) {
 /// Traffic between a user and the server, each of them behind a pod on the node or a host on the wire.
 fn both_ways(xdp: &str, attached: &str, gnb_is_pod: bool, gateway_is_pod: bool) {
     let lab = lab_with(xdp);
+    let upf = attach_pod(&lab);
     let gnb_pod = gnb_is_pod.then(|| instead_of(&lab, &lab.gnb, "n3", &GNB.to_string()));
     let gateway_pod = gateway_is_pod.then(|| instead_of(&lab, &lab.dn, "n6", &GATEWAY.to_string()));
-    let upf = attach_pod(&lab);
     if let Some(pod) = &gateway_pod {
-        lab.dn.ip(&format!("route flush {UE_POOL}\naddress del {SERVER}/32 dev lo")).expect("given up");
+        lab.dn.ip(&format!("address del {SERVER}/32 dev lo")).expect("given up");
         let via = upf_on_n6(&lab);
         pod.ip(&format!("address add {SERVER}/32 dev lo\nroute add {UE_POOL} via {via} dev net1"))
             .expect("a server");
