@@ -48,6 +48,8 @@ pub mod wires;
 
 pub mod upf_pod;
 
+pub mod polled;
+
 pub mod traffic;
 
 #[cfg(test)]

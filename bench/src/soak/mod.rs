@@ -15,11 +15,11 @@ pub use trouble::Trouble;
 
 use crate::lab::capture::FrameSender;
 use crate::lab::endpoint::GTPU_PORT;
+use crate::lab::polled::polled;
 use crate::lab::upf_pod::UpfPod;
 use crate::lab::wires::mac;
 use crate::lab::{GATEWAY, GNB, Lab, Namespace, Process, SERVER, nads, wait_for};
 use anyhow::{Context, Result};
-use aya::programs::xdp::{Xdp, XdpMode};
 use kinds::World;
 use serde_json::json;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -111,22 +111,6 @@ fn prepare(lab: &Lab) -> Result<()> {
 /// A socket that nobody reads: what is too much is dropped, and nobody is told by ICMP.
 fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
     namespace.run(|| UdpSocket::bind((address, port)))?.with_context(|| format!("bind to {address}:{port}"))
-}
-
-/// Gives a host's end of a wire a program that passes all, until it is dropped. What XDP transmits back (XDP_TX)
-/// into a veth is taken out of its ring only where the other end has a program: with GRO alone it waits for what
-/// comes by redirect or from the stack, and once the ring is full of answers nothing else gets in any more
-/// (`veth_xdp_flush` of drivers/net/veth.c asks for the program). NICs have no such thing.
-fn polled(host: &Namespace, interface: &str) -> Result<aya::Ebpf> {
-    host.run(|| {
-        let mut ebpf = crate::load::objects::load(&[])?;
-        let program: &mut Xdp = ebpf.program_mut("empty").context("no program empty")?.try_into()?;
-        program.load()?;
-        program
-            .attach(interface, XdpMode::Driver)
-            .with_context(|| format!("attach a program to {interface}"))?;
-        Ok(ebpf)
-    })?
 }
 
 /// Waits until nothing is on its way any more.
