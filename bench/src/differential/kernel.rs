@@ -12,7 +12,7 @@ use netplane_common::map::{
     AnswerBudget, Counter, Event, NO_INDEX, PeerKey, RouteKey, Router, network_counter_index,
 };
 use netplane_common::testing::cases::{self, IFINDEX};
-use netplane_common::testing::invariants::Passage;
+use netplane_common::testing::invariants::{Passage, pass, pass_on_wire};
 use netplane_common::testing::mutate::MAX_LEN;
 use netplane_common::testing::tables::{MapTables, Prefix, words};
 use netplane_common::testing::worlds::{INDICES, PORTS};
@@ -50,6 +50,15 @@ impl Hook {
             Verdict::Pass | Verdict::PassCounted { .. } => pass,
             _ if back => transmit,
             _ => redirect,
+        }
+    }
+
+    /// Runs the decision on slices, as far as this hook can go.
+    #[must_use]
+    pub fn pass(self, tables: &MapTables, packet: &[u8]) -> Passage {
+        match self {
+            Self::Xdp => pass_on_wire(tables, packet),
+            Self::Tc => pass(tables, packet),
         }
     }
 

@@ -7,7 +7,7 @@ mod kernel;
 pub use kernel::{Counted, Frame, Hook, Kernel};
 
 use anyhow::{Context, Result, ensure};
-use netplane_common::testing::invariants::{Passage, judge, pass};
+use netplane_common::testing::invariants::{Passage, judge};
 use netplane_common::testing::mutate::mutated;
 use netplane_common::testing::numbers::Numbers;
 use netplane_common::testing::packet::{difference, hex};
@@ -78,7 +78,7 @@ pub fn world(kernel: &mut Kernel, hook: Hook, seed: u64, number: u64) -> Result<
         if !hook.can_run(&packet) {
             continue;
         }
-        let passage = pass(&world.tables, &packet);
+        let passage = hook.pass(&world.tables, &packet);
         let len = compare(kernel, hook, &world, &packet, &passage).with_context(|| {
             format!("{}, packet {round}: {:?}\nin  {}", named(), passage.verdict, hex(&packet))
         })?;

@@ -6,9 +6,10 @@ use super::known::{self, Tunnel};
 use super::tables::MapTables;
 use super::view::{ICMP, ICMPV6, Ip, Link, Message};
 use crate::decide::decide;
-use crate::frame::SliceFrame;
+use crate::frame::{Frame, SliceFrame};
 use crate::map::{Counter, DownlinkEntry, NO_INDEX, RouteKey, SessionAction, UplinkEntry};
 use crate::verdict::{Reason, Verdict};
+use crate::wire::Wire;
 use std::collections::BTreeMap;
 
 const GTPU_PORT: u16 = 2152;
@@ -29,15 +30,51 @@ pub struct Passage {
 
 /// Runs the decision on slices. What the tables had counted before is forgotten.
 pub fn pass(tables: &MapTables, packet: &[u8]) -> Passage {
+    let mut frame = SliceFrame::new(packet);
+    run(tables, &mut frame, SliceFrame::bytes)
+}
+
+/// As [`pass`], where nothing can be delivered to pods under a master: as XDP has it.
+pub fn pass_on_wire(tables: &MapTables, packet: &[u8]) -> Passage {
+    let mut frame = OnWire(SliceFrame::new(packet));
+    run(tables, &mut frame, |it| it.0.bytes())
+}
+
+fn run<F: Frame>(tables: &MapTables, frame: &mut F, bytes: fn(&F) -> &[u8]) -> Passage {
     tables.counters.borrow_mut().clear();
     tables.wanted.borrow_mut().clear();
-    let mut frame = SliceFrame::new(packet);
-    let verdict = decide(&mut frame, tables, IFINDEX);
-    Passage {
-        verdict,
-        out: frame.bytes().to_vec(),
-        counted: tables.counters.take(),
-        wanted: tables.wanted.take(),
+    let verdict = decide(frame, tables, IFINDEX);
+    let out = bytes(frame).to_vec();
+    Passage { verdict, out, counted: tables.counters.take(), wanted: tables.wanted.take() }
+}
+
+struct OnWire(SliceFrame);
+
+impl Frame for OnWire {
+    const DELIVERS: bool = false;
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn load<T: Wire>(&self, offset: usize) -> Option<T> {
+        self.0.load(offset)
+    }
+
+    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()> {
+        self.0.store(offset, value)
+    }
+
+    fn move_head(&mut self, by: isize) -> Option<()> {
+        self.0.move_head(by)
+    }
+
+    fn truncate(&mut self, len: usize) -> Option<()> {
+        self.0.truncate(len)
+    }
+
+    fn sum(&self, from: usize, to: usize) -> Option<u32> {
+        self.0.sum(from, to)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::map::{
     UplinkKey, UplinkKey6, downlink_flags, next_hop_flags, uplink_flags,
 };
 use crate::tables::Tables;
-use crate::verdict::Verdict;
+use crate::verdict::{Packed, Verdict};
 use crate::wire::Be32;
 
 fn low(address: u128) -> Be32 {
@@ -144,6 +144,7 @@ pub(super) fn takes(way: &NextHop, link: &Link<'_>, verdict: Verdict, len: usize
     let is_out = match verdict {
         Verdict::Deliver { port } => way.is_local() && way.port == port,
         Verdict::Redirect { port } => way.ifindex != IFINDEX && way.port == port,
+        Verdict::Answer { port, .. } if way.is_local() => port == way.port | Packed::LOCAL,
         Verdict::Answer { port, .. } if port != NO_INDEX => way.ifindex != IFINDEX && way.port == port,
         _ => way.ifindex == IFINDEX,
     };
