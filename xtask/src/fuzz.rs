@@ -90,6 +90,7 @@ impl Fuzzer<'_> {
     }
 
     fn run(&self, seconds: u32) -> Result<()> {
+        self.build()?;
         eprintln!("fuzz: {} for {seconds} s", self.target);
         let (found, committed) = (self.found(), self.committed());
         let artifacts = root().join("fuzz/artifacts").join(self.target);
@@ -99,7 +100,7 @@ impl Fuzzer<'_> {
         let limit = format!("-max_total_time={seconds}");
         // New inputs go into the first folder.
         execute(
-            self.command()
+            self.command("run")
                 .args([&found, &committed])
                 .args(["--", &limit, "-print_final_stats=1"])
                 .arg(max_len()),
@@ -113,7 +114,13 @@ impl Fuzzer<'_> {
         })
     }
 
+    /// By itself, so that a failure to build is not taken for a find.
+    fn build(&self) -> Result<()> {
+        execute(&mut self.command("build")).with_context(|| format!("{} does not build", self.target))
+    }
+
     fn merge(&self) -> Result<()> {
+        self.build()?;
         let folder = target_dir().join("fuzz/merge").join(self.target);
         let (control, nothing) = (folder.join("control"), folder.join("nothing"));
         let merged = || {
@@ -127,7 +134,7 @@ impl Fuzzer<'_> {
         written.push(&control);
         let (found, committed) = (self.found(), self.committed());
         // It writes down what each file covers.
-        let mut command = self.command();
+        let mut command = self.command("run");
         command.args([&nothing, &found, &committed]).args(["--", "-merge=1", "-use_counters=0"]);
         execute(command.arg(written).arg(max_len()))?;
         let text = fs::read_to_string(&control).with_context(|| format!("read {}", control.display()))?;
@@ -144,14 +151,14 @@ impl Fuzzer<'_> {
         Ok(())
     }
 
-    /// `cargo fuzz run TARGET`, up to the folders. The code under test is safe Rust, so no sanitizer slows it
+    /// `cargo fuzz VERB TARGET`, up to the folders. The code under test is safe Rust, so no sanitizer slows it
     /// down; coverage is an unstable flag of rustc, which a release compiler takes with RUSTC_BOOTSTRAP.
-    fn command(&self) -> Command {
+    fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(self.cargo_fuzz);
         without_outer_cargo(&mut command)
             .current_dir(root().join("fuzz"))
             .env("RUSTC_BOOTSTRAP", "1")
-            .args(["run", self.target, "--sanitizer", "none", "--target-dir"])
+            .args([verb, self.target, "--sanitizer", "none", "--target-dir"])
             .arg(target_dir().join("fuzz/build"));
         // Those that only need the decision are built without the rest.
         if !matches!(self.target, "decide" | "gtpu") {
