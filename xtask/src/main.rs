@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod codegen;
 mod container;
 mod demo;
 mod differential;
@@ -36,6 +37,7 @@ cargo xtask VERB
   fuzz [ARGS]      looks for inputs that break a rule; see docs/testing.md
   differential [ARGS]
                    setup, build, and random packets for the decision and for the programs in the kernel
+  codegen          makes the session API's code anew from its protobuf file
   tidy             checks the rules of the tree that the compiler does not check
 ";
 
@@ -64,6 +66,7 @@ fn dispatch() -> Result<()> {
         Some("soak") => soak::run(&rest),
         Some("fuzz") => fuzz::run(&rest),
         Some("differential") => differential::run(&rest),
+        Some("codegen") => none(&rest).and_then(|()| codegen::run()),
         Some("tidy") => none(&rest).and_then(|()| tidy::run()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

@@ -191,6 +191,11 @@ impl Lab {
         self.folder.join("run/agent.sock")
     }
 
+    /// The folder of the agent's socket for sessions, which pods mount.
+    pub fn session_folder(&self) -> PathBuf {
+        self.folder.join("run/sessions")
+    }
+
     /// Where the agent pins; the BPF file system is mounted one level above.
     pub fn bpffs(&self) -> PathBuf {
         self.folder.join("bpf/netplane")

@@ -1,10 +1,15 @@
 //! The loop's state: the world, what is in the kernel, and what is wrong.
 
+mod sessions;
+
+use self::sessions::Identities;
 use super::beside::Beside;
 use super::ground::Ground;
 use super::metrics::Metrics;
 use super::observers::Observers;
 use super::scrape::{self, Scraped};
+use super::sessions::Happened;
+use super::sessions::journal::Journal;
 use super::status::{SessionState, Status};
 use super::top::{EndpointTraffic, Top};
 use super::totals::Totals;
@@ -17,17 +22,24 @@ use crate::nad::fast_path::{FAST_PATH_ANNOTATION, FastPath};
 use crate::nad::{Nad, NetworkName};
 use crate::netlink::observe::Snapshot;
 use crate::sources::{Fact, chain};
-use crate::world::tables::Tables;
+use crate::world::programmed::{Followed, Limits, Programmed, edit};
+use crate::world::tables::{Operation, Tables};
 use crate::world::{
-    Attachment, AttachmentKey, Compiled, ContainerKey, Problem, Slots, WantedNeighbour, World, compile, diff,
+    Attachment, AttachmentKey, Compiled, ContainerKey, Problem, Slots, WantedNeighbour, World,
+    compile_beside, diff,
 };
 use netplane_common::map::EventKind;
 use netplane_common::wire::ip;
 use prometheus_client::registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::broadcast;
+
+/// Events of sessions that a slow watcher may be behind.
+const EVENTS: usize = 1024;
 
 /// Failed operations are tried again after this long, then after twice that, and so on.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -61,6 +73,15 @@ pub(super) struct Core<K> {
     metrics: Arc<Metrics>,
     totals: Totals,
     pub(super) most_session_series: Option<usize>,
+    /// The sessions of the API, whose pods they are, and where they are written down.
+    programmed: Programmed,
+    identities: Identities,
+    journal: Option<Journal>,
+    happened: broadcast::Sender<Happened>,
+    /// Operations of theirs that wait for the reconcile to be carried out.
+    of_sessions: Vec<Operation>,
+    /// The world has changed since the last reconcile.
+    stale: bool,
 }
 
 impl<K: Kernel> Core<K> {
@@ -99,11 +120,35 @@ impl<K: Kernel> Core<K> {
             metrics,
             totals: Totals::default(),
             most_session_series: None,
+            programmed: Programmed::default(),
+            identities: Identities::default(),
+            journal: None,
+            happened: broadcast::Sender::new(EVENTS),
+            of_sessions: Vec::new(),
+            stale: true,
         })
+    }
+
+    /// Opens the journal: its sessions are those that an earlier agent has left in the tables.
+    pub(super) fn take_over_sessions(&mut self, journal: &Path, per_pod: u32) -> Result<(), AgentError> {
+        self.programmed.limits = Limits { counters: self.kernel.session_counters_len(), per_pod };
+        let mut kept = BTreeMap::new();
+        let opened = Journal::open(journal, |it| {
+            if it.session.is_empty() {
+                kept.remove(&it.handle)
+            } else {
+                kept.insert(it.handle, it)
+            };
+        });
+        let operation = format!("read {}", journal.display());
+        self.journal = Some(opened.map_err(|source| AgentError::Io { operation, source })?);
+        kept.into_values().for_each(|it| self.programmed.restore(it));
+        Ok(())
     }
 
     /// Takes in a fact. Nothing happens until `reconcile`.
     pub(super) fn fact(&mut self, fact: Fact) {
+        self.stale = true;
         match fact {
             Fact::Nads(Ok(loaded)) => {
                 self.ground.nads();
@@ -223,8 +268,15 @@ impl<K: Kernel> Core<K> {
         let nads: Vec<&Nad> =
             self.nad_files.nads.iter().map(|(_, nad)| nad).chain(&self.cluster_nads).collect();
         self.world.attachments = self.beside.attachments(&nads);
+        self.identities = Identities::default();
+        for pod in self.world.attachments.values().filter_map(|it| it.pod.as_ref()) {
+            self.identities.add_beside(pod.to_string());
+        }
         for (container, record) in &self.records {
             let pod = record.pod.as_ref().map(pod_name);
+            let uid = record.pod.as_ref().and_then(|it| it.uid.as_deref());
+            let name = pod.as_ref().map_or_else(|| container.clone(), ToString::to_string);
+            self.identities.add(name, uid, &record.container_id);
             for attachment in &record.attachments {
                 let Some(network) = attachment.network.clone() else { continue };
                 let key =
@@ -249,7 +301,21 @@ impl<K: Kernel> Core<K> {
             return;
         }
         let begun = Instant::now();
-        self.compiled = compile(&self.world, &mut self.slots);
+        self.stale = false;
+        let followed = self.programmed.follow(
+            &self.world,
+            &mut self.slots,
+            &self.compiled,
+            &mut self.current,
+            &self.identities.alive,
+        );
+        let Followed { operations, gone, pods } = followed;
+        self.of_sessions.extend(operations);
+        self.write_down(gone);
+        if !pods.is_empty() {
+            tracing::info!(?pods, "their endpoints are others: their sessions were compiled again");
+        }
+        self.compiled = compile_beside(&self.world, &mut self.slots, &self.programmed);
         if self.takes_over {
             let unresolved = self.compiled.wanted.iter().any(|it| !it.resolved);
             if unresolved && self.ground.waits_for_neighbours() {
@@ -258,13 +324,16 @@ impl<K: Kernel> Core<K> {
             }
             self.takes_over = false;
         }
-        let operations = diff::diff(&self.current, &self.compiled.tables);
+        let of_sessions = std::mem::take(&mut self.of_sessions);
+        let (operations, of_sessions) = diff::diff_around(&self.current, &self.compiled.tables, of_sessions);
         let failures = self.kernel.apply(&operations);
         let failed: BTreeMap<usize, &KernelError> =
             failures.iter().map(|(index, error)| (*index, error)).collect();
         for (index, operation) in operations.iter().enumerate() {
-            if !failed.contains_key(&index) {
-                self.current.apply(operation);
+            match (failed.get(&index), of_sessions.contains(&index)) {
+                (Some(error), true) => self.programmed.failed(operation, &chain(&*error.source)),
+                (None, false) => self.current.apply(operation),
+                _ => {}
             }
         }
         self.remember_failures(&failures);
@@ -366,8 +435,14 @@ impl<K: Kernel> Core<K> {
     }
 
     /// What becomes of a packet, by the tables that are in the kernel.
-    pub(super) fn trace(&self, query: &Query) -> Result<Vec<Traced>, String> {
-        trace::trace(&self.compiled, &self.current, query)
+    pub(super) fn trace(&mut self, query: &Query) -> Result<Vec<Traced>, String> {
+        let Self { world, slots, compiled, programmed, current, .. } = self;
+        let (mut tables, mut views) = (current.clone(), compiled.clone());
+        // Of the API's sessions, those that it is about.
+        edit(world, slots, compiled, programmed, |editor| {
+            editor.show_matching((query.teid, query.ue), &mut tables, &mut views.sessions);
+        });
+        trace::trace(&views, &tables, query)
     }
 
     pub(super) fn top(&mut self) -> Top {
@@ -390,7 +465,7 @@ impl<K: Kernel> Core<K> {
         let busiest = &self.totals.busiest;
         Top {
             status,
-            sessions: self.compiled.sessions.len(),
+            sessions: self.compiled.sessions.len() + self.programmed.len(),
             endpoints,
             busiest: busiest.sessions.clone(),
             seconds: busiest.between.as_secs_f64(),
@@ -401,7 +476,9 @@ impl<K: Kernel> Core<K> {
     pub(super) fn status(&mut self) -> Status {
         let problems = self.problems();
         let ready = self.is_ready();
-        status::gather(&mut self.kernel, &self.compiled, ready, problems)
+        let mut status = status::gather(&mut self.kernel, &self.compiled, ready, problems);
+        status.programmed.sessions = self.programmed.len();
+        status
     }
 
     fn problems(&self) -> Vec<Problem> {

@@ -12,6 +12,7 @@ mod metrics;
 mod observers;
 mod reports;
 mod scrape;
+mod sessions;
 mod socket;
 pub mod status;
 pub mod top;
@@ -32,7 +33,7 @@ use metrics::Metrics;
 use observers::Observers;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,6 +47,10 @@ pub struct Options {
     /// Where the runtime keeps pods' network namespaces.
     pub netns_dir: PathBuf,
     pub socket: PathBuf,
+    /// Where pods program sessions.
+    pub session_socket: PathBuf,
+    /// Sessions that one pod may have.
+    pub sessions_per_pod: u32,
     /// Where metrics can be had over TCP, besides the socket.
     pub metrics: Option<SocketAddr>,
     /// How many sessions have series of their own there; absent: none.
@@ -79,6 +84,7 @@ pub(crate) enum Event {
     Scrape(oneshot::Sender<Registry>),
     /// Whether the agent is ready; no answer: the loop stands still.
     Health(oneshot::Sender<bool>),
+    Sessions(Box<sessions::Call>),
 }
 
 /// Facts that come in within this time are one reconcile.
@@ -106,6 +112,7 @@ pub fn run<K: Kernel>(
     let runtime = runtime.map_err(io("start the runtime"))?;
     let result = runtime.block_on(serve(options, kernel));
     let _ = std::fs::remove_file(&options.socket);
+    let _ = std::fs::remove_file(&options.session_socket);
     result
 }
 
@@ -120,12 +127,14 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
     let stop = Stop::default();
     let to_loop = send.clone();
     let facts: sources::Send = Arc::new(move |fact| to_loop.send(Event::Fact(fact)).is_ok());
+    sessions::start(&options.session_socket, send.clone())?;
     let metrics = Arc::new(Metrics::new());
     front::start(options, send, facts.clone(), metrics.clone())?;
     start_sources(options, &facts, &stop)?;
     let mut core =
         Core::new(kernel, Observers::new(facts, options, &stop), options.cluster.is_some(), metrics)?;
     core.most_session_series = options.metrics_sessions;
+    core.take_over_sessions(&journal(&options.socket), options.sessions_per_pod)?;
     tokio::select! {
         () = run_loop(core, events) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: the data plane goes on without me"),
@@ -157,22 +166,34 @@ pub(crate) fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) -> R
         .map_err(|source| AgentError::Io { operation: format!("start the thread {name}"), source })
 }
 
+/// Where sessions are written down for the next agent, beside the socket: gone after a reboot, as the pins.
+pub fn journal(socket: &Path) -> PathBuf {
+    socket.with_file_name("sessions.journal")
+}
+
 async fn run_loop<K: Kernel>(mut core: Core<K>, mut events: mpsc::UnboundedReceiver<Event>) {
     let mut tick = tokio::time::interval(TICK);
     let mut poll = tokio::time::interval(POLL);
+    // When the news of the world are acted upon: what comes in until then belongs to the same reconcile. A call of
+    // the session API does not wait for that.
+    let mut due: Option<tokio::time::Instant> = None;
     loop {
+        let wait = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return };
-                let mut news = handle(&mut core, event);
-                // What comes in meanwhile belongs to the same reconcile.
-                tokio::time::sleep(COALESCE).await;
-                while let Ok(event) = events.try_recv() {
-                    news |= handle(&mut core, event);
+                if handle(&mut core, event) {
+                    due = due.or_else(|| Some(tokio::time::Instant::now() + COALESCE));
                 }
-                if news {
-                    core.reconcile();
-                }
+            }
+            () = wait => {
+                due = None;
+                core.reconcile();
             }
             _ = poll.tick() => core.drain_events(),
             _ = tick.tick() => core.tick(),
@@ -187,6 +208,7 @@ fn handle<K: Kernel>(core: &mut Core<K>, event: Event) -> bool {
             core.fact(fact);
             return true;
         }
+        Event::Sessions(call) => core.call(*call),
         Event::Status(reply) => drop(reply.send(core.status())),
         Event::Trace(query, reply) => drop(reply.send(core.trace(&query))),
         Event::Top(reply) => drop(reply.send(core.top())),

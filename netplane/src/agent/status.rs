@@ -20,8 +20,22 @@ pub struct Status {
     pub networks: Vec<NetworkStatus>,
     pub masters: Vec<MasterStatus>,
     pub endpoints: Vec<EndpointStatus>,
+    /// Static ones.
     pub sessions: Vec<SessionStatus>,
+    #[serde(default)]
+    pub programmed: ProgrammedStatus,
     pub problems: Vec<Problem>,
+}
+
+/// The sessions of the API, which are too many to be listed here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgrammedStatus {
+    pub sessions: usize,
+    /// Sessions of either kind that fit.
+    pub capacity: u32,
+    /// Of the kernel's memory, for the tables of sessions.
+    pub table_bytes: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -165,7 +179,12 @@ pub(super) fn gather_some<K: Kernel>(
     });
     let endpoints = endpoints.collect();
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Status { version, ready, networks, masters, endpoints, sessions, problems }
+    let programmed = ProgrammedStatus {
+        sessions: 0,
+        capacity: kernel.session_counters_len() / 2,
+        table_bytes: kernel.session_table_bytes(),
+    };
+    Status { version, ready, networks, masters, endpoints, sessions, programmed, problems }
 }
 
 fn sessions<K: Kernel>(kernel: &mut K, shown: &[SessionView]) -> Result<Vec<SessionStatus>, KernelError> {

@@ -14,7 +14,11 @@ pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
     super::log_to_stderr(&format!("{level}{quiet}"));
     if arguments.detach {
         let mut kernel = BpfKernel::open(&arguments.bpffs).map_err(with_remedy)?;
-        return kernel.detach_all().map_err(with_remedy);
+        kernel.detach_all().map_err(with_remedy)?;
+        return match std::fs::remove_file(agent::journal(&arguments.socket)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        };
     }
     let cluster = match arguments.kubeconfig.clone() {
         Some(access) => Some(Place { access, node: node_name(arguments)? }),
@@ -25,12 +29,17 @@ pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
         record_dir: arguments.record_dir.clone(),
         netns_dir: arguments.netns_dir.clone(),
         socket: arguments.socket.clone(),
+        session_socket: arguments
+            .session_socket
+            .clone()
+            .unwrap_or_else(|| arguments.socket.with_file_name("sessions/sessions.sock")),
+        sessions_per_pod: arguments.max_sessions_per_pod.unwrap_or(u32::MAX),
         metrics: arguments.metrics,
         metrics_sessions: arguments.metrics_sessions,
         cluster,
         unattached_after: Duration::from_secs(arguments.unattached_after),
     };
-    match agent::run(&options, || BpfKernel::open(&arguments.bpffs)) {
+    match agent::run(&options, || BpfKernel::open_sized(&arguments.bpffs, arguments.max_sessions)) {
         Err(AgentError::Kernel(error)) => Err(with_remedy(error)),
         other => other.context("the agent stopped"),
     }

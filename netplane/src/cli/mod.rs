@@ -4,6 +4,7 @@ mod agent;
 mod install;
 mod lint;
 mod of_network;
+mod session;
 mod status;
 mod top;
 mod trace;
@@ -36,6 +37,8 @@ enum Command {
     Top(TopArguments),
     /// Tell which entry, which next hop and which verdict a packet would get.
     Trace(TraceArguments),
+    /// Program sessions, as a UPF does.
+    Session(session::SessionArguments),
     /// Check files with NADs, pods and what makes pods, and CNI configurations, before they are applied.
     Lint {
         #[arg(required = true)]
@@ -60,6 +63,17 @@ struct AgentArguments {
     netns_dir: PathBuf,
     #[arg(long, default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
+    /// Where pods program sessions: in a folder of its own, which is mounted into them. If not given, it is
+    /// `sessions/sessions.sock` beside the other socket.
+    #[arg(long)]
+    session_socket: Option<PathBuf>,
+    /// Sessions that fit into the tables, of all pods together.
+    #[arg(long, value_name = "NUMBER", default_value_t = crate::dataplane::DEFAULT_SESSIONS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    max_sessions: u32,
+    /// Sessions that one pod may have through the session API; all that fit, if not given.
+    #[arg(long, value_name = "NUMBER")]
+    max_sessions_per_pod: Option<u32>,
     /// Answer `GET /metrics` on TCP, too: without TLS, to everybody who gets there.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
@@ -148,6 +162,7 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
+        Command::Session(arguments) => session::run(arguments),
         Command::Lint { files, strict } => lint::run(&files, strict),
     };
     match result {

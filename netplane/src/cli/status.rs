@@ -83,7 +83,14 @@ fn shown(status: &Status) -> Result<String, std::fmt::Error> {
         let addresses = it.addresses.join(" ");
         writeln!(out, "  {} {} {} {addresses} {}", it.network, it.pod, it.interface, it.mac)?;
     }
-    writeln!(out, "sessions: {}", status.sessions.len())?;
+    let (programmed, bytes) = (&status.programmed, status.programmed.table_bytes >> 20);
+    writeln!(
+        out,
+        "sessions: {} of NADs, {} programmed; {} fit in {bytes} MiB",
+        status.sessions.len(),
+        programmed.sessions,
+        programmed.capacity
+    )?;
     for it in status.sessions.iter().take(SHOWN) {
         let state = if it.state == SessionState::Forwarding { "" } else { "  NEXT HOP UNRESOLVED" };
         let teid = it.teid.as_deref().unwrap_or("-");

@@ -3,6 +3,7 @@
 use super::bpffs::Pins;
 use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
+use super::sizes::{self, DEFAULT_SESSIONS};
 use super::upgrade::Upgrade;
 use super::{Attached, Kernel, KernelError, Left, LoadError, Statistics, load_xdp, read_back};
 use crate::world::tables::Operation;
@@ -32,6 +33,14 @@ impl BpfKernel {
     /// # Errors
     /// No privilege, no BPF file system, pins of a newer layout, or a kernel that refuses a program.
     pub fn open(bpffs: &Path) -> Result<Self, KernelError> {
+        Self::open_sized(bpffs, DEFAULT_SESSIONS)
+    }
+
+    /// The same with tables for so many sessions, unless they are there with another size.
+    ///
+    /// # Errors
+    /// As for [`BpfKernel::open`].
+    pub fn open_sized(bpffs: &Path, sessions: u32) -> Result<Self, KernelError> {
         let pins = Pins::open(bpffs)?;
         let upgrade = Upgrade::begin(&pins)?;
         let paths = PINNED.map(|name| (name, pins.map(name)));
@@ -39,6 +48,7 @@ impl BpfKernel {
         for (name, path) in &paths {
             loader.map_pin_path(name, path.as_path());
         }
+        sizes::set(&mut loader, &pins, sessions);
         let mut ebpf = loader.load(super::object()).map_err(|source| KernelError {
             operation: "load the packet programs' object".to_owned(),
             remedy: Some(
@@ -122,6 +132,14 @@ impl Kernel for BpfKernel {
             }
         }
         Ok(counters)
+    }
+
+    fn session_counters_len(&self) -> u32 {
+        self.maps.session_counters.len()
+    }
+
+    fn session_table_bytes(&self) -> u64 {
+        sizes::bytes(&self.pins)
     }
 
     fn session_counters(&mut self, counters: &[u32]) -> Result<Vec<Counter>, KernelError> {

@@ -17,6 +17,10 @@ pub struct KernelError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+/// The remedy of an operation for which a table has no room.
+pub const TABLE_FULL: &str =
+    "the table is full: remove sessions, or start the agent with more --max-sessions";
+
 /// The mode in which the kernel says that a program runs on a master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -77,6 +81,12 @@ pub trait Kernel: Send {
     /// # Errors
     /// The map cannot be read.
     fn network_counters(&mut self, network: u16) -> Result<BTreeMap<u8, Counter>, KernelError>;
+
+    /// Elements of the table of session counters: two for each session.
+    fn session_counters_len(&self) -> u32;
+
+    /// Bytes of the kernel's memory that the tables of sessions take.
+    fn session_table_bytes(&self) -> u64;
 
     /// Session counters by index, in the order asked for.
     ///

@@ -1,6 +1,6 @@
 //! Typed handles of the maps, and the operations that write them.
 
-use super::KernelError;
+use super::{KernelError, TABLE_FULL};
 use crate::world::tables::{Operation, PeerPrefix, RoutePrefix};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -233,5 +233,5 @@ fn describe(operation: &Operation) -> String {
 fn remedy(error: &MapError) -> Option<String> {
     let full =
         matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG));
-    full.then(|| "the table is full: remove sessions".to_owned())
+    full.then(|| TABLE_FULL.to_owned())
 }

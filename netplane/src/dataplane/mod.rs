@@ -7,12 +7,14 @@ mod links;
 mod maps;
 mod programs;
 mod read_back;
+mod sizes;
 mod statistics;
 mod upgrade;
 
 pub use bpf::BpfKernel;
-pub use kernel::{Attached, AttachedMode, Kernel, KernelError, Left};
+pub use kernel::{Attached, AttachedMode, Kernel, KernelError, Left, TABLE_FULL};
 pub use programs::{LoadError, TC_LOCAL_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp};
+pub use sizes::DEFAULT_SESSIONS;
 pub use statistics::Statistics;
 
 /// The compiled packet programs (`netplane-ebpf`), for the loader here, for tests and for benches.

@@ -1,7 +1,9 @@
 //! From the world to the tables. Cannot fail: what is wrong with one object is a problem that names it,
 //! and everything else is in the tables.
 
+use super::directory::Directory;
 use super::endpoint::Endpoint;
+use super::programmed::Programmed;
 use super::session;
 use super::slots::{HopKey, Slots, Way};
 use super::tables::{Master, PeerPrefix, RoutePrefix, Tables, XdpMode};
@@ -96,19 +98,38 @@ pub(super) struct Compilation<'a> {
     pub(super) out: Compiled,
     /// Pods' macvlans in bridge mode: the name of their master, and their MAC.
     local: BTreeSet<(&'a str, Mac)>,
+    /// What was found for an endpoint, which is known by where its key lies: sessions ask the same again and
+    /// again.
+    ways: BTreeMap<(usize, Way), (u32, bool)>,
+    networks: BTreeMap<usize, u16>,
 }
 
-/// Compiles the world.
+/// Compiles the world without the sessions of the API.
 pub fn compile(world: &World, slots: &mut Slots) -> Compiled {
-    let mut this = Compilation { slots, out: Compiled::default(), local: local(world) };
+    compile_beside(world, slots, &Programmed::default())
+}
+
+/// Compiles the world. Of the sessions of the API, which have their entries already, there are the next hops and
+/// routes that they use.
+pub fn compile_beside(world: &World, slots: &mut Slots, programmed: &Programmed) -> Compiled {
+    let mut this = Compilation::new(slots, world);
     let endpoints = this.endpoints(world);
     this.networks(world, &endpoints);
     this.data_pools(&endpoints);
-    session::compile(&mut this, world, &endpoints);
+    let directory = Directory::new(&endpoints);
+    session::compile(&mut this, world, &directory, programmed);
+    programmed.keep_ways(&mut this, &endpoints);
     this.out.problems.sort();
     this.out.problems.dedup();
     this.slots.end_round();
     this.out
+}
+
+impl<'a> Compilation<'a> {
+    pub(super) fn new(slots: &'a mut Slots, world: &'a World) -> Self {
+        let (ways, networks) = (BTreeMap::new(), BTreeMap::new());
+        Self { slots, out: Compiled::default(), local: local(world), ways, networks }
+    }
 }
 
 impl Compilation<'_> {
@@ -116,7 +137,7 @@ impl Compilation<'_> {
         self.out.problems.push(Problem { object, message: message.into() });
     }
 
-    fn endpoints<'w>(&mut self, world: &'w World) -> Vec<Endpoint<'w>> {
+    pub(super) fn endpoints<'w>(&mut self, world: &'w World) -> Vec<Endpoint<'w>> {
         let mut endpoints = Vec::new();
         for (key, attachment) in &world.attachments {
             let Some(fast_path) = world.networks.get(&attachment.network) else { continue };
@@ -297,6 +318,10 @@ impl Compilation<'_> {
         hint: Option<u32>,
     ) -> Result<(u32, bool), String> {
         let local = endpoint.local(peer)?;
+        let known = (address_of(endpoint), Way::Tunnel { local, peer });
+        if let Some(known) = self.ways.get(&known) {
+            return Ok(*known);
+        }
         let (flags, way) = match (local, peer) {
             (IpAddr::V4(local), IpAddr::V4(peer)) => (0, NextHop::way4(local.into(), peer.into())),
             _ => {
@@ -306,7 +331,51 @@ impl Compilation<'_> {
         };
         let flags = flags | tunnel_flags(&endpoint.fast_path.gtpu, peer);
         let link = self.link(endpoint, endpoint.towards(peer));
-        Ok(self.next_hop(endpoint, Way::Tunnel { local, peer }, NextHop { flags, way, ..link }, hint))
+        let found =
+            self.next_hop(endpoint, Way::Tunnel { local, peer }, NextHop { flags, way, ..link }, hint);
+        self.ways.insert(known, found);
+        Ok(found)
+    }
+
+    /// The default way of the users of a data endpoint, as [`Self::default_way`]. That there is none is a
+    /// problem, but not for the session.
+    pub(super) fn users_way(
+        &mut self,
+        endpoint: &Endpoint<'_>,
+        v4: bool,
+        scope: u32,
+        hint: Option<u32>,
+    ) -> (u32, bool) {
+        let known = (address_of(endpoint), if v4 { Way::Default4 } else { Way::Default6 });
+        if let Some(known) = self.ways.get(&known) {
+            return *known;
+        }
+        let has_gateway = endpoint.gateway(v4).is_some();
+        if !has_gateway {
+            let family = if v4 { "IPv4" } else { "IPv6" };
+            let pod = pod_name(endpoint.key, endpoint.attachment);
+            let message = "default route with a gateway: users reach its own subnets only";
+            self.problem(
+                format!("{pod}, interface {}", endpoint.key.interface),
+                format!("no {family} {message}"),
+            );
+        }
+        let (index, resolved) = self.default_way(endpoint, v4, scope, hint);
+        let found = (index, resolved || !has_gateway);
+        self.ways.insert(known, found);
+        found
+    }
+
+    /// The index of an endpoint's network.
+    pub(super) fn network_of(&mut self, endpoint: &Endpoint<'_>) -> u16 {
+        let known = address_of(endpoint);
+        if let Some(index) = self.networks.get(&known) {
+            return *index;
+        }
+        let index = self.slots.networks.get(&endpoint.network().to_string(), None);
+        let index = u16::try_from(index).unwrap_or(0);
+        self.networks.insert(known, index);
+        index
     }
 
     /// The default way of a data endpoint for one family, and whether it is resolved. Without a gateway it
@@ -371,9 +440,10 @@ impl Compilation<'_> {
     /// The routes of a data endpoint under its scope: its on-link subnets without a next hop, its known
     /// neighbours and its routes with gateways with theirs. Done once for each endpoint.
     pub(super) fn routes(&mut self, endpoint: &Endpoint<'_>, scope: u32) {
-        if self.out.scopes.insert(scope, (endpoint.key.clone(), endpoint.link.index)).is_some() {
+        if self.out.scopes.contains_key(&scope) {
             return;
         }
+        self.out.scopes.insert(scope, (endpoint.key.clone(), endpoint.link.index));
         self.out.tables.routers.insert(scope, endpoint.router());
         for route in endpoint.routes().into_iter().filter(|it| !is_of_link(it.destination)) {
             let prefix = RoutePrefix { scope, prefix: route.destination.trunc() };
@@ -420,6 +490,11 @@ fn local(world: &World) -> BTreeSet<(&str, Mac)> {
         local.extend(attachment.master.as_deref().into_iter().zip(macs));
     }
     local
+}
+
+/// What an endpoint is known by within a compilation.
+fn address_of(endpoint: &Endpoint<'_>) -> usize {
+    std::ptr::from_ref(endpoint.key).addr()
 }
 
 /// How a network's tunnels to peers of one family are written.

@@ -7,12 +7,24 @@ use std::collections::BTreeMap;
 
 /// The operations that turn `current` into `wanted`.
 pub fn diff(current: &Tables, wanted: &Tables) -> Vec<Operation> {
+    diff_around(current, wanted, Vec::new()).0
+}
+
+/// The same with operations of sessions that are in neither, and where these stand.
+pub fn diff_around(
+    current: &Tables,
+    wanted: &Tables,
+    others: Vec<Operation>,
+) -> (Vec<Operation>, std::ops::Range<usize>) {
     let mut operations = Vec::new();
     writes(current, wanted, &mut operations);
     sessions(current, wanted, &mut operations);
+    let begin = operations.len();
+    operations.extend(others);
+    let range = begin..operations.len();
     masters(current, wanted, &mut operations);
     removals(current, wanted, &mut operations);
-    operations
+    (operations, range)
 }
 
 /// Elements of `wanted` that are new or different.
@@ -31,7 +43,7 @@ fn gone<'a, K: Ord, V>(
     current.keys().filter(|key| !wanted.contains_key(key))
 }
 
-fn writes(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
+pub(super) fn writes(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
     let ports = changed(&current.ports, &wanted.ports);
     operations.extend(ports.map(|(index, ifindex)| Operation::SetPort { index: *index, ifindex: *ifindex }));
     let networks = changed(&current.networks, &wanted.networks);

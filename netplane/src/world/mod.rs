@@ -3,16 +3,25 @@
 
 mod compile;
 pub mod diff;
+mod directory;
 mod endpoint;
+mod entries;
+mod flat;
 mod lookup;
+pub mod programmed;
+mod refusal;
+mod rules;
 mod session;
 mod slots;
 pub mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{Compiled, EndpointView, NetworkView, Problem, SessionView, WantedNeighbour, compile};
+pub use compile::{
+    Compiled, EndpointView, NetworkView, Problem, SessionView, WantedNeighbour, compile, compile_beside,
+};
 pub use lookup::Lookup;
+pub use refusal::{Kind, Refusal};
 pub use slots::Slots;
 
 use crate::nad::NetworkName;

@@ -1,18 +1,23 @@
-//! Sessions into entries: one for the uplink's F-TEID, one for each address of the user.
+//! Sessions into entries: one for the uplink's F-TEID, one for each address of the user. Sessions of NADs and of
+//! the session API are the same here: [`Flat`].
 
 use super::World;
 use super::compile::{Compilation, SessionView, half, pod_name};
+use super::directory::Directory;
 use super::endpoint::Endpoint;
-use super::slots::CounterKey;
+use super::entries::{Counters, Entries, Key, Keys};
+use super::flat::{Flat, FlatDownlink, FlatUplink};
+use super::programmed::Programmed;
+use super::refusal::{Refusal, Spot};
 use crate::nad::NetworkName;
-use crate::nad::fast_path::{Downlink, Role, StaticSession, Target, Uplink, Xdp};
+use crate::nad::fast_path::{Role, Target, Xdp};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, Port, SessionAction, UplinkEntry, UplinkKey,
-    UplinkKey6, downlink_flags, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, SessionAction, UplinkEntry, UplinkKey, UplinkKey6,
+    downlink_flags, uplink_flags,
 };
 use netplane_common::wire::{Be32, ip};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// UDP and GTP-U headers in bytes, and what outer IP and a PDU Session Container add (TS 29.281 §5.1).
 const TUNNEL_OVERHEAD: u32 = 8 + 8;
@@ -20,310 +25,367 @@ const IPV4_OVERHEAD: u32 = 20;
 const IPV6_OVERHEAD: u32 = 40;
 const CONTAINER_OVERHEAD: u32 = 8;
 
-/// The endpoints of this node by pod and network. Outside Kubernetes a container is its own pod.
-struct Directory<'e, 'w> {
-    by_pod: BTreeMap<String, BTreeMap<&'w NetworkName, &'e Endpoint<'w>>>,
-    by_network: BTreeMap<&'w NetworkName, Vec<String>>,
-}
-
-impl<'e, 'w> Directory<'e, 'w> {
-    fn new(endpoints: &'e [Endpoint<'w>]) -> Self {
-        let mut this = Self { by_pod: BTreeMap::new(), by_network: BTreeMap::new() };
-        for endpoint in endpoints {
-            let pod = match &endpoint.attachment.pod {
-                Some(pod) => pod.to_string(),
-                None => endpoint.key.container.clone(),
-            };
-            // Of two attachments to one network the first one is used.
-            this.by_pod.entry(pod.clone()).or_default().entry(endpoint.network()).or_insert(endpoint);
-            let pods = this.by_network.entry(endpoint.network()).or_default();
-            if !pods.contains(&pod) {
-                pods.push(pod);
-            }
-        }
-        this
-    }
-
-    fn endpoint(&self, pod: &str, network: &NetworkName) -> Option<&'e Endpoint<'w>> {
-        self.by_pod.get(pod)?.get(network).copied()
-    }
-
-    /// The pod of a session: the named one, or the only one that has all its networks. `Ok(None)`: it is
-    /// not on this node.
-    fn pod(&self, session: &StaticSession, access: &NetworkName) -> Result<Option<String>, String> {
-        let here = self.by_network.get(access).map(Vec::as_slice).unwrap_or_default();
-        if let Some(pod) = &session.pod {
-            let pod = pod.to_string();
-            return Ok(here.contains(&pod).then_some(pod));
-        }
-        let needed = session.uplink.as_ref().map(|it| match &it.to {
-            Target::Data(network) | Target::Relay { network, .. } => network,
-        });
-        let mut with_all = here.iter().filter(|pod| needed.is_none_or(|it| self.endpoint(pod, it).is_some()));
-        match (with_all.next(), with_all.next()) {
-            (Some(first), Some(second)) => {
-                Err(format!("\"pod\" is left out, and both {first} and {second} have its networks"))
-            }
-            (Some(only), None) => Ok(Some(only.clone())),
-            // A pod that has the access network alone: the missing one is worth a word.
-            (None, _) => Ok(here.first().cloned()),
-        }
-    }
-}
-
-/// Compiles all static sessions.
-pub(super) fn compile<'w>(this: &mut Compilation<'_>, world: &'w World, endpoints: &[Endpoint<'w>]) {
-    let directory = Directory::new(endpoints);
-    let mut teids = BTreeMap::new();
-    let mut users = BTreeMap::new();
+/// Compiles all static sessions. What the session API holds is taken.
+pub(super) fn compile<'w>(
+    this: &mut Compilation<'_>,
+    world: &'w World,
+    directory: &Directory<'_, 'w>,
+    held: &Programmed,
+) {
+    let mut owners = BTreeMap::new();
     for (network, fast_path) in &world.networks {
         if fast_path.role != Role::Access || fast_path.xdp == Xdp::Off {
             continue;
         }
         for session in &fast_path.sessions {
             let object = format!("session {} of NAD {network}", session.name);
-            let placed = match directory.pod(session, network) {
-                Ok(Some(pod)) => place(world, &directory, session, network, &pod),
+            let pod = match directory.pod(session, network) {
+                Ok(Some(pod)) => pod,
                 Ok(None) => continue,
-                Err(message) => Err(message),
+                Err(message) => {
+                    this.problem(object, message);
+                    continue;
+                }
             };
-            let compiled = placed.and_then(|placed| {
-                check_unique(&placed, &object, &mut teids, &mut users)?;
-                one(this, &placed)
+            let flat = Flat::of_nad(session, network);
+            let (counters, resolved) =
+                match one(this, world, directory, &flat, &pod, (&object, &mut owners, held)) {
+                    Ok(compiled) => compiled,
+                    Err(refusal) => {
+                        this.problem(object, refusal.for_nad());
+                        continue;
+                    }
+                };
+            let tunnel = flat.downlink.as_ref().and_then(|it| it.tunnel.as_ref());
+            let access = directory.endpoint(&pod, network);
+            this.out.sessions.push(SessionView {
+                name: session.name.clone(),
+                network: network.clone(),
+                pod: access.map_or(pod, |it| pod_name(it.key, it.attachment)),
+                ue: user_names(&flat),
+                teid: flat.uplink.as_ref().map(|it| it.teid),
+                peer: tunnel.map(|it| format!("{} TEID {:#x}", it.peer, it.teid)),
+                uplink: flat.uplink.as_ref().map(|_| counters.uplink),
+                downlink: flat.downlink.as_ref().map(|_| counters.downlink),
+                resolved,
             });
-            match compiled {
-                Ok(view) => this.out.sessions.push(view),
-                Err(message) => this.problem(object, message),
-            }
+        }
+    }
+}
+
+type Owners = BTreeMap<Key, String>;
+
+/// A static session into the tables.
+fn one(
+    this: &mut Compilation<'_>,
+    world: &World,
+    directory: &Directory<'_, '_>,
+    flat: &Flat,
+    pod: &str,
+    (object, owners, held): (&str, &mut Owners, &Programmed),
+) -> Result<(Counters, bool), Refusal> {
+    let placed = Placed::find(world, directory, flat, pod)?;
+    let keys = placed.keys();
+    for key in keys.iter() {
+        let owner = owners.get(&key).cloned().or_else(|| held.holder(&key));
+        if let Some(owner) = owner {
+            return Err(taken(flat, &key, &owner));
+        }
+    }
+    let counters = keys.counters(this);
+    let (entries, resolved) = placed.entries(this, &keys, counters)?;
+    owners.extend(keys.iter().map(|it| (it, object.to_owned())));
+    entries.insert(&mut this.out.tables);
+    Ok((counters, resolved))
+}
+
+/// That a key belongs to another session.
+pub(super) fn taken(flat: &Flat, key: &Key, owner: &str) -> Refusal {
+    match key {
+        Key::Uplink(_) | Key::Uplink6(_) => {
+            let teid = flat.uplink.as_ref().map_or(0, |it| it.teid);
+            Refusal::taken(Spot::Teid, format!("{teid:#x} is that of {owner}"))
+        }
+        Key::Downlink4(_) => {
+            let user = flat.ue4.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            Refusal::taken(Spot::User, format!("{user} is that of {owner}"))
+        }
+        Key::Downlink6(_) => {
+            let user = flat.ue6.unwrap_or(Ipv6Addr::UNSPECIFIED);
+            Refusal::taken(Spot::User, format!("{user} is that of {owner}"))
         }
     }
 }
 
 /// A session with its endpoints.
-struct Placed<'e, 'w> {
-    session: &'w StaticSession,
-    access: &'e Endpoint<'w>,
-    /// Data or relay network.
-    other: Option<&'e Endpoint<'w>>,
+#[derive(Clone, Copy)]
+pub(super) struct Placed<'f, 'e, 'w> {
+    pub(super) flat: &'f Flat,
+    /// Where the uplink arrives and where it leaves.
+    pub(super) access: Option<&'e Endpoint<'w>>,
+    pub(super) to: Option<&'e Endpoint<'w>>,
+    /// Where the downlink arrives and where it leaves.
+    pub(super) data: Option<&'e Endpoint<'w>>,
+    pub(super) tunnel: Option<&'e Endpoint<'w>>,
 }
 
-fn place<'e, 'w>(
-    world: &World,
-    directory: &Directory<'e, 'w>,
-    session: &'w StaticSession,
-    network: &'w NetworkName,
-    pod: &str,
-) -> Result<Placed<'e, 'w>, String> {
-    let access = directory.endpoint(pod, network).ok_or("its pod is not attached to this network")?;
-    let Some(uplink) = &session.uplink else {
-        return Ok(Placed { session, access, other: None });
-    };
-    let (key, name, role) = match &uplink.to {
-        Target::Data(name) => ("to", name, Role::Data),
-        Target::Relay { network, .. } => ("relay.network", network, Role::Access),
-    };
-    let fast_path = world.networks.get(name);
-    let fast_path =
-        fast_path.ok_or_else(|| format!("uplink.{key}: {name} is no network with fast-path metadata"))?;
-    if fast_path.role != role {
-        return Err(format!("uplink.{key}: {name} has role {:?}, should be {role:?}", fast_path.role));
-    }
-    let other = directory.endpoint(pod, name);
-    let other = other.ok_or_else(|| format!("uplink.{key}: pod {pod} is not attached to {name}"))?;
-    let users = [session.ue4.map(IpAddr::V4), session.ue6.map(IpAddr::V6)];
-    if role == Role::Data {
-        for user in users.into_iter().flatten() {
-            if !fast_path.ue_pools.iter().any(|it| it.contains(&user)) {
-                return Err(format!("ue: {user} is in none of the uePools of {name}"));
+impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
+    /// Finds the endpoints of a session in its pod.
+    ///
+    /// # Errors
+    /// A network is not there, of another role, or not the pod's; or a user's address is none of the data
+    /// network's.
+    pub(super) fn find(
+        world: &World,
+        directory: &Directory<'e, 'w>,
+        flat: &'f Flat,
+        pod: &str,
+    ) -> Result<Self, Refusal> {
+        let mut placed = Self { flat, access: None, to: None, data: None, tunnel: None };
+        let find = |network: &NetworkName, role: Role, spot: Spot| {
+            let fast_path = world.networks.get(network);
+            let fast_path = fast_path.ok_or_else(|| {
+                Refusal::not_found(spot, format!("{network} is no network with fast-path metadata"))
+            })?;
+            if fast_path.role != role {
+                let message = format!("{network} has role {:?}, should be {role:?}", fast_path.role);
+                return Err(Refusal::invalid(spot, message));
+            }
+            let endpoint = directory.endpoint(pod, network);
+            let endpoint = endpoint
+                .ok_or_else(|| Refusal::denied(spot, format!("pod {pod} is not attached to {network}")))?;
+            if role == Role::Data {
+                for user in flat.users() {
+                    if !fast_path.ue_pools.iter().any(|it| it.contains(&user)) {
+                        let message = format!("{user} is in none of the uePools of {network}");
+                        return Err(Refusal::denied(Spot::User, message));
+                    }
+                }
+            }
+            Ok(endpoint)
+        };
+        if let Some(uplink) = &flat.uplink {
+            let access = find(&uplink.network, Role::Access, Spot::Access)?;
+            placed.access = Some(access);
+            if let Some(local) = uplink.local
+                && !access.addresses().iter().any(|it| it.addr() == local)
+            {
+                let message = match directory.holder(&uplink.network, local) {
+                    Some(other) => format!("{local} is an address of pod {other}"),
+                    None => format!("{local} is no address of pod {pod} on {}", uplink.network),
+                };
+                return Err(Refusal::denied(Spot::Local, message));
+            }
+            placed.to = match &uplink.to {
+                Some(Target::Data(network)) => Some(find(network, Role::Data, Spot::To)?),
+                Some(Target::Relay { network, .. }) => Some(find(network, Role::Access, Spot::Relay)?),
+                None => None,
+            };
+        }
+        if let Some(downlink) = &flat.downlink {
+            placed.data = Some(find(&downlink.network, Role::Data, Spot::Data)?);
+            if let Some(tunnel) = &downlink.tunnel {
+                placed.tunnel = Some(find(&tunnel.network, Role::Access, Spot::Tunnel)?);
             }
         }
+        Ok(placed)
     }
-    Ok(Placed { session, access, other: Some(other) })
-}
 
-type Owners<K> = BTreeMap<K, String>;
-
-/// One TEID of an endpoint, and one user of a data network, belong to one session.
-fn check_unique(
-    placed: &Placed<'_, '_>,
-    object: &str,
-    teids: &mut Owners<(Port, IpAddr, u32)>,
-    users: &mut Owners<(Port, IpAddr)>,
-) -> Result<(), String> {
-    let session = placed.session;
-    let access = placed.access;
-    // The tunnel ends at each address of the endpoint.
-    let end = |it: &Uplink| {
-        let ends = access.addresses().into_iter();
-        ends.map(|address| (access.port(), address.addr(), it.teid)).collect::<Vec<_>>()
-    };
-    let ends = session.uplink.as_ref().map(end).unwrap_or_default();
-    if let Some((owner, (_, _, teid))) = ends.iter().find_map(|it| Some((teids.get(it)?, it))) {
-        return Err(format!("uplink.teid: {teid:#x} is that of {owner}"));
-    }
-    let addresses: Vec<_> = match (placed.other, &session.downlink) {
-        (Some(data), Some(_)) => {
-            let addresses = [session.ue4.map(IpAddr::V4), session.ue6.map(IpAddr::V6)];
-            addresses.into_iter().flatten().map(|it| (data.port(), it)).collect()
+    /// Where its packets arrive.
+    pub(super) fn keys(&self) -> Keys {
+        let mut keys = Keys::default();
+        if let Some((access, uplink)) = self.access.zip(self.flat.uplink.as_ref()) {
+            let (port, teid) = (access.port(), Be32::new(uplink.teid));
+            let ends_at = |it: IpAddr| uplink.local.is_none_or(|local| local == it);
+            let v4 = access.address4.map(|it| it.addr()).filter(|it| ends_at((*it).into()));
+            let v6 = access.address6.map(|it| it.addr()).filter(|it| ends_at((*it).into()));
+            keys.uplink = v4.map(|it| UplinkKey { port, teid, local: it.into() });
+            keys.uplink6 = v6.map(|it| UplinkKey6 { port, teid, local: ip::words(it) });
         }
-        _ => Vec::new(),
-    };
-    if let Some((owner, (_, user))) = addresses.iter().find_map(|it| Some((users.get(it)?, it))) {
-        return Err(format!("ue: {user} is that of {owner}"));
+        if let Some(data) = self.data {
+            let port = data.port();
+            keys.downlink4 = self.flat.ue4.map(|ue| DownlinkKey4 { port, ue: ue.into() });
+            keys.downlink6 = self.flat.ue6.map(|ue| DownlinkKey6 { port, ue: half(ue) });
+        }
+        keys
     }
-    teids.extend(ends.into_iter().map(|it| (it, object.to_owned())));
-    users.extend(addresses.into_iter().map(|it| (it, object.to_owned())));
-    Ok(())
-}
 
-fn one(this: &mut Compilation<'_>, placed: &Placed<'_, '_>) -> Result<SessionView, String> {
-    let session = placed.session;
-    let mut view = SessionView {
-        name: session.name.clone(),
-        network: placed.access.network().clone(),
-        pod: pod_name(placed.access.key, placed.access.attachment),
-        ue: user_names(session),
-        teid: session.uplink.as_ref().map(|it| it.teid),
-        peer: session.downlink.as_ref().map(|it| format!("{} TEID {:#x}", it.peer, it.teid)),
-        uplink: None,
-        downlink: None,
-        resolved: true,
-    };
-    // The downlink first: if its peer cannot be reached, the session is not half there.
-    if let Some((downlink, data)) = session.downlink.as_ref().zip(placed.other) {
-        let (counter, resolved) = encapsulate(this, placed, downlink, data)?;
-        view.downlink = counter;
-        view.resolved &= resolved;
+    /// Its entries, and whether all next hops are resolved.
+    ///
+    /// # Errors
+    /// A peer cannot be reached from its endpoint.
+    pub(super) fn entries(
+        &self,
+        this: &mut Compilation<'_>,
+        keys: &Keys,
+        counters: Counters,
+    ) -> Result<(Entries, bool), Refusal> {
+        let mut entries = Entries { keys: *keys, uplink: None, uplink6: None, downlink: None };
+        let mut resolved = true;
+        // The downlink first: if its peer cannot be reached, the session is not half there.
+        if let Some((downlink, data)) = self.flat.downlink.as_ref().zip(self.data) {
+            let (entry, known) = self.encapsulate(this, keys, downlink, data, counters.downlink)?;
+            entries.downlink = Some(entry);
+            resolved &= known;
+        }
+        if let Some((uplink, access)) = self.flat.uplink.as_ref().zip(self.access) {
+            let entry = uplink_entry(this, self.flat, access, counters.uplink);
+            let (entry, known) = match (&uplink.to, self.to) {
+                (Some(Target::Data(_)), Some(data)) => self.decapsulate(this, keys, uplink, data, entry),
+                (Some(Target::Relay { peer, teid, .. }), Some(other)) => {
+                    relay(this, keys, other, (*peer, *teid), entry)?
+                }
+                _ => (entry, true),
+            };
+            resolved &= known;
+            let mut with_peers = |v4| {
+                let peers = this.peers(access, entry.network, v4);
+                let listed = if peers.listed { uplink_flags::PEER_LIST } else { 0 };
+                UplinkEntry {
+                    flags: entry.flags | listed,
+                    peer: peers.prefix,
+                    peer_mask: peers.mask,
+                    ..entry
+                }
+            };
+            entries.uplink = keys.uplink.map(|_| with_peers(true));
+            entries.uplink6 = keys.uplink6.map(|_| with_peers(false));
+        }
+        if let Some((data, entry)) = self.data.zip(entries.downlink) {
+            // It speaks as the users' router, whether or not an uplink goes there.
+            this.routes(data, entry.scope);
+        }
+        Ok((entries, resolved))
     }
-    if let Some((uplink, other)) = session.uplink.as_ref().zip(placed.other) {
-        let (counter, resolved) = match &uplink.to {
-            Target::Data(_) => decapsulate(this, placed, uplink, other),
-            Target::Relay { peer, teid, .. } => relay(this, placed, uplink, other, *peer, *teid)?,
+
+    fn decapsulate(
+        &self,
+        this: &mut Compilation<'_>,
+        keys: &Keys,
+        uplink: &FlatUplink,
+        data: &Endpoint<'_>,
+        mut entry: UplinkEntry,
+    ) -> (UplinkEntry, bool) {
+        let hint = this.slots.uplink_hint(keys.uplink.as_ref(), keys.uplink6.as_ref(), false);
+        entry.action = SessionAction::Forward as u8;
+        entry.flags |= uplink_flags::CHECK_UE;
+        if let Some(qfi) = uplink.qfi {
+            entry.flags |= uplink_flags::CHECK_QFI;
+            entry.qfi = qfi;
+        }
+        let scope = this.slots.scopes.get(data.key, hint.scope);
+        let mut resolved = true;
+        for (v4, is_used) in [(true, self.flat.ue4.is_some()), (false, self.flat.ue6.is_some())] {
+            if is_used {
+                let hint = if v4 { hint.next_hop4 } else { hint.next_hop6 };
+                let (index, known) = this.users_way(data, v4, scope, hint);
+                *(if v4 { &mut entry.next_hop4 } else { &mut entry.next_hop6 }) = index;
+                resolved &= known;
+            }
+        }
+        this.routes(data, scope);
+        (entry, resolved)
+    }
+
+    fn encapsulate(
+        &self,
+        this: &mut Compilation<'_>,
+        keys: &Keys,
+        downlink: &FlatDownlink,
+        data: &Endpoint<'_>,
+        counter: u32,
+    ) -> Result<(DownlinkEntry, bool), Refusal> {
+        let hint = this.slots.scope_hint(keys.downlink4.as_ref(), keys.downlink6.as_ref());
+        let entry = DownlinkEntry {
+            action: SessionAction::Drop as u8,
+            flags: 0,
+            network: network_index(this, data),
+            mac: data.mac,
+            dscp: 0,
+            qfi: 0,
+            teid: Be32::new(0),
+            next_hop: NO_INDEX,
+            counter,
+            mtu: u16::MAX,
+            reserved0: 0,
+            scope: this.slots.scopes.get(data.key, hint),
+            reserved1: [0; 2],
         };
-        view.uplink = Some(counter);
-        view.resolved &= resolved;
+        let Some((tunnel, access)) = downlink.tunnel.as_ref().zip(self.tunnel) else {
+            return Ok((entry, true));
+        };
+        let gtpu = &access.fast_path.gtpu;
+        let mut flags = 0;
+        let mut overhead = TUNNEL_OVERHEAD;
+        overhead += if tunnel.peer.is_ipv4() { IPV4_OVERHEAD } else { IPV6_OVERHEAD };
+        if tunnel.qfi.is_some() {
+            flags |= downlink_flags::QFI;
+            overhead += CONTAINER_OVERHEAD;
+        }
+        if gtpu.dscp.is_none() {
+            flags |= downlink_flags::COPY_DSCP;
+        }
+        let path = u16::try_from(access.link.mtu.saturating_sub(overhead)).unwrap_or(u16::MAX - 64);
+        let mtu = [data.fast_path.mtu, access.fast_path.mtu].into_iter().flatten().fold(path, u16::min);
+        let hint4 = keys.downlink4.as_ref().and_then(|it| this.slots.downlink4_hint(it));
+        let hint6 = keys.downlink6.as_ref().and_then(|it| this.slots.downlink6_hint(it));
+        let way = this.tunnel(access, tunnel.peer, hint4.or(hint6));
+        let (next_hop, resolved) = way.map_err(|it| Refusal::invalid(Spot::Peer, it))?;
+        let entry = DownlinkEntry {
+            action: SessionAction::Forward as u8,
+            flags,
+            dscp: gtpu.dscp.unwrap_or(0) << 2,
+            qfi: tunnel.qfi.unwrap_or(0),
+            teid: Be32::new(tunnel.teid),
+            next_hop,
+            mtu,
+            ..entry
+        };
+        Ok((entry, resolved))
     }
-    Ok(view)
 }
 
-fn user_names(session: &StaticSession) -> Vec<String> {
-    let v4 = session.ue4.map(|it| it.to_string());
-    let v6 = session.ue6.map(|it| format!("{it}/64"));
+pub(super) fn user_names(flat: &Flat) -> Vec<String> {
+    let v4 = flat.ue4.map(|it| it.to_string());
+    let v6 = flat.ue6.map(|it| format!("{it}/64"));
     v4.into_iter().chain(v6).collect()
 }
 
-/// Where a tunnel ends: at each address of the access endpoint.
-#[derive(Clone, Copy)]
-struct Ends {
-    key4: Option<UplinkKey>,
-    key6: Option<UplinkKey6>,
-}
-
-impl Ends {
-    fn new(access: &Endpoint<'_>, uplink: &Uplink) -> Self {
-        let (port, teid) = (access.port(), Be32::new(uplink.teid));
-        Self {
-            key4: access.address4.map(|it| UplinkKey { port, teid, local: it.addr().into() }),
-            key6: access.address6.map(|it| UplinkKey6 { port, teid, local: ip::words(it.addr()) }),
-        }
-    }
-
-    /// Both ends count together.
-    fn counter(self, this: &mut Compilation<'_>) -> u32 {
-        let key = self.key4.map(CounterKey::Uplink).or(self.key6.map(CounterKey::Uplink6));
-        key.map_or(NO_INDEX, |it| this.slots.counters.get(&it, None))
-    }
-
-    /// Puts the entry in at both ends, with each family's peers.
-    fn insert(self, this: &mut Compilation<'_>, access: &Endpoint<'_>, entry: UplinkEntry) {
-        let mut with_peers = |v4| {
-            let peers = this.peers(access, entry.network, v4);
-            let listed = if peers.listed { uplink_flags::PEER_LIST } else { 0 };
-            UplinkEntry { flags: entry.flags | listed, peer: peers.prefix, peer_mask: peers.mask, ..entry }
-        };
-        let entry4 = self.key4.map(|key| (key, with_peers(true)));
-        let entry6 = self.key6.map(|key| (key, with_peers(false)));
-        this.out.tables.uplink.extend(entry4);
-        this.out.tables.uplink6.extend(entry6);
-    }
-}
-
-/// What decapsulation and relay have in common; peers are the ends' own.
-fn uplink_entry(this: &mut Compilation<'_>, placed: &Placed<'_, '_>, ends: Ends) -> UplinkEntry {
-    let session = placed.session;
+/// What all uplinks have in common; peers are the ends' own.
+fn uplink_entry(this: &mut Compilation<'_>, flat: &Flat, access: &Endpoint<'_>, counter: u32) -> UplinkEntry {
     UplinkEntry {
-        action: SessionAction::Forward as u8,
+        action: SessionAction::Drop as u8,
         flags: 0,
-        network: network_index(this, placed.access),
-        mac: placed.access.mac,
+        network: network_index(this, access),
+        mac: access.mac,
         dscp: 0,
         qfi: 0,
         peer: [Be32::new(0); 2],
         peer_mask: [Be32::new(0); 2],
-        ue4: session.ue4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
-        ue6: session.ue6.map_or([Be32::new(0); 2], half),
+        ue4: flat.ue4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+        ue6: flat.ue6.map_or([Be32::new(0); 2], half),
         next_hop4: NO_INDEX,
         next_hop6: NO_INDEX,
-        counter: ends.counter(this),
+        counter,
         teid: Be32::new(0),
         reserved: [0; 2],
     }
 }
 
 fn network_index(this: &mut Compilation<'_>, endpoint: &Endpoint<'_>) -> u16 {
-    let index = this.slots.networks.get(&endpoint.network().to_string(), None);
-    u16::try_from(index).unwrap_or(0)
-}
-
-fn decapsulate(
-    this: &mut Compilation<'_>,
-    placed: &Placed<'_, '_>,
-    uplink: &Uplink,
-    data: &Endpoint<'_>,
-) -> (u32, bool) {
-    let session = placed.session;
-    let ends = Ends::new(placed.access, uplink);
-    let mut entry = uplink_entry(this, placed, ends);
-    let hint = this.slots.uplink_hint(ends.key4.as_ref(), ends.key6.as_ref(), false);
-    entry.flags |= uplink_flags::CHECK_UE;
-    if let Some(qfi) = uplink.qfi {
-        entry.flags |= uplink_flags::CHECK_QFI;
-        entry.qfi = qfi;
-    }
-    let scope = this.slots.scopes.get(data.key, hint.scope);
-    let mut resolved = true;
-    for (v4, is_used) in [(true, session.ue4.is_some()), (false, session.ue6.is_some())] {
-        if !is_used {
-            continue;
-        }
-        if data.gateway(v4).is_none() {
-            let family = if v4 { "IPv4" } else { "IPv6" };
-            let object = format!("{}, interface {}", pod_name(data.key, data.attachment), data.key.interface);
-            let message = "default route with a gateway: users reach its own subnets only";
-            this.problem(object, format!("no {family} {message}"));
-        }
-        let hint = if v4 { hint.next_hop4 } else { hint.next_hop6 };
-        let (index, known) = this.default_way(data, v4, scope, hint);
-        *(if v4 { &mut entry.next_hop4 } else { &mut entry.next_hop6 }) = index;
-        resolved &= known || data.gateway(v4).is_none();
-    }
-    this.routes(data, scope);
-    ends.insert(this, placed.access, entry);
-    (entry.counter, resolved)
+    this.network_of(endpoint)
 }
 
 fn relay(
     this: &mut Compilation<'_>,
-    placed: &Placed<'_, '_>,
-    uplink: &Uplink,
+    keys: &Keys,
     other: &Endpoint<'_>,
-    peer: IpAddr,
-    teid: u32,
-) -> Result<(u32, bool), String> {
-    let ends = Ends::new(placed.access, uplink);
-    let hint = this.slots.uplink_hint(ends.key4.as_ref(), ends.key6.as_ref(), true);
-    let (next_hop4, resolved) = this.tunnel(other, peer, hint.next_hop4)?;
-    let mut entry = uplink_entry(this, placed, ends);
+    (peer, teid): (IpAddr, u32),
+    mut entry: UplinkEntry,
+) -> Result<(UplinkEntry, bool), Refusal> {
+    let hint = this.slots.uplink_hint(keys.uplink.as_ref(), keys.uplink6.as_ref(), true);
+    let way = this.tunnel(other, peer, hint.next_hop4);
+    let (next_hop4, resolved) = way.map_err(|it| Refusal::invalid(Spot::Peer, it))?;
     entry.action = SessionAction::Relay as u8;
     match other.fast_path.gtpu.dscp {
         None => entry.flags |= uplink_flags::COPY_DSCP,
@@ -331,56 +393,5 @@ fn relay(
     }
     entry.next_hop4 = next_hop4;
     entry.teid = Be32::new(teid);
-    ends.insert(this, placed.access, entry);
-    Ok((entry.counter, resolved))
-}
-
-fn encapsulate(
-    this: &mut Compilation<'_>,
-    placed: &Placed<'_, '_>,
-    downlink: &Downlink,
-    data: &Endpoint<'_>,
-) -> Result<(Option<u32>, bool), String> {
-    let (access, session) = (placed.access, placed.session);
-    let gtpu = &access.fast_path.gtpu;
-    let mut flags = 0;
-    let mut overhead = TUNNEL_OVERHEAD;
-    overhead += if downlink.peer.is_ipv4() { IPV4_OVERHEAD } else { IPV6_OVERHEAD };
-    if downlink.qfi.is_some() {
-        flags |= downlink_flags::QFI;
-        overhead += CONTAINER_OVERHEAD;
-    }
-    if gtpu.dscp.is_none() {
-        flags |= downlink_flags::COPY_DSCP;
-    }
-    let path = u16::try_from(access.link.mtu.saturating_sub(overhead)).unwrap_or(u16::MAX - 64);
-    let mtu = [data.fast_path.mtu, access.fast_path.mtu].into_iter().flatten().fold(path, u16::min);
-    let key4 = session.ue4.map(|ue| DownlinkKey4 { port: data.port(), ue: ue.into() });
-    let key6 = session.ue6.map(|ue| DownlinkKey6 { port: data.port(), ue: half(ue) });
-    let hint4 = key4.as_ref().and_then(|it| this.slots.downlink4_hint(it));
-    let hint6 = key6.as_ref().and_then(|it| this.slots.downlink6_hint(it));
-    let (next_hop, resolved) = this.tunnel(access, downlink.peer, hint4.or(hint6))?;
-    let hint = this.slots.scope_hint(key4.as_ref(), key6.as_ref());
-    let scope = this.slots.scopes.get(data.key, hint);
-    // Both families of a session count together.
-    let counter = key4.map(CounterKey::Downlink4).or(key6.map(CounterKey::Downlink6));
-    let counter = counter.map(|it| this.slots.counters.get(&it, None));
-    let entry = DownlinkEntry {
-        action: SessionAction::Forward as u8,
-        flags,
-        network: network_index(this, data),
-        mac: data.mac,
-        dscp: gtpu.dscp.unwrap_or(0) << 2,
-        qfi: downlink.qfi.unwrap_or(0),
-        teid: Be32::new(downlink.teid),
-        next_hop,
-        counter: counter.unwrap_or(NO_INDEX),
-        mtu,
-        reserved0: 0,
-        scope,
-        reserved1: [0; 2],
-    };
-    this.out.tables.downlink4.extend(key4.map(|it| (it, entry)));
-    this.out.tables.downlink6.extend(key6.map(|it| (it, entry)));
-    Ok((counter, resolved))
+    Ok((entry, resolved))
 }

@@ -119,6 +119,11 @@ impl<K: Ord + Clone> Indices<K> {
         }
     }
 
+    /// All indices that were ever given are below this.
+    pub(super) fn reached(&self) -> u32 {
+        self.next
+    }
+
     fn adopt(&mut self, key: K, index: u32) {
         if index != NO_INDEX && !self.taken.contains(&index) {
             self.take(key, index);

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 const N3: &str = "core/n3";
 const N6: &str = "core/n6";
 
-fn name(text: &str) -> NetworkName {
+pub(super) fn name(text: &str) -> NetworkName {
     NetworkName::try_from(text.to_owned()).expect("a name")
 }
 
@@ -64,7 +64,7 @@ fn snapshot(host: u8) -> Snapshot {
     }
 }
 
-fn session(number: u32) -> String {
+pub(super) fn session(number: u32) -> String {
     format!(
         r#"{{"name":"s{number}","ue":["10.60.{}.{}"],"uplink":{{"teid":{},"to":"core/n6"}},
             "downlink":{{"peer":"10.30.0.10","teid":{},"qfi":9}}}}"#,
@@ -83,7 +83,7 @@ fn access(sessions: &[String]) -> FastPath {
     FastPath::parse(&text).expect("an access network")
 }
 
-fn attach(world: &mut World, container: &str, host: u8) {
+pub(super) fn attach(world: &mut World, container: &str, host: u8) {
     for (interface, network, master) in [("net1", N3, "n3"), ("net2", N6, "n6")] {
         let key = AttachmentKey { container: container.to_owned(), interface: interface.to_owned() };
         let pod = Some(name(&format!("core/{container}")));
@@ -94,7 +94,7 @@ fn attach(world: &mut World, container: &str, host: u8) {
     world.pods.insert(container.to_owned(), snapshot(host));
 }
 
-fn world(sessions: &[String]) -> World {
+pub(super) fn world(sessions: &[String]) -> World {
     let data = FastPath::parse(r#"{"role":"data","uePools":["10.60.0.0/16"]}"#).expect("a data network");
     let mut world = World::default();
     world.networks.extend([(name(N3), access(sessions)), (name(N6), data)]);
@@ -427,8 +427,8 @@ fn a_hundred_thousand_sessions() {
 }
 
 /// What can be different between two worlds.
-#[derive(Clone, Debug)]
-struct Variant {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Variant {
     sessions: Vec<u32>,
     second_pod: bool,
     neighbours: bool,
@@ -436,14 +436,14 @@ struct Variant {
     master: bool,
 }
 
-fn variant() -> impl Strategy<Value = Variant> {
+pub(super) fn variant() -> impl Strategy<Value = Variant> {
     let sessions = proptest::collection::btree_set(0_u32..40, 0..20);
     (sessions, any::<[bool; 4]>()).prop_map(|(sessions, [second_pod, neighbours, more_routes, master])| {
         Variant { sessions: sessions.into_iter().collect(), second_pod, neighbours, more_routes, master }
     })
 }
 
-fn build(variant: &Variant) -> World {
+pub(super) fn build(variant: &Variant) -> World {
     let sessions: Vec<_> = variant
         .sessions
         .iter()

@@ -6,10 +6,10 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
-const N3: &str = include_str!("../../../examples/nads/n3.yaml");
+pub(crate) const N3: &str = include_str!("../../../examples/nads/n3.yaml");
 const N6: &str = include_str!("../../../examples/nads/n6.yaml");
 const DEFAULT: &str = include_str!("../../../examples/nads/default-network.yaml");
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn lab() -> Lab {
     let lab = Lab::new(Path::new(env!("CARGO_BIN_EXE_netplane"))).expect("a lab");

@@ -35,7 +35,7 @@ fn lab() -> Lab {
 }
 
 /// As `netplane install` would write it, with a plugin of Debian's as the default network.
-fn configuration(lab: &Lab, default: &str) -> Value {
+pub(crate) fn configuration(lab: &Lab, default: &str) -> Value {
     let ipam = json!({ "type": "host-local", "subnet": "10.20.0.0/24", "routes": [{ "dst": "0.0.0.0/0" }] });
     let delegate = match default {
         "bridge" => json!({

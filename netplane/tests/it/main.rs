@@ -43,6 +43,8 @@ mod lint;
 mod local;
 mod recorded;
 mod router;
+mod sessions;
+mod sessions_pods;
 mod soak;
 mod stack;
 mod tc;

@@ -17,6 +17,7 @@ use super::command::{BUSYBOX, NSENTER, Tool, UNSHARE};
 use super::undo::Undo;
 use super::{Lab, Namespace, Process, wait_for};
 use anyhow::{Context, Result, ensure};
+use container::{ContainerConfig, ContainerMetadata, ContainerSecurity, ImageSpec, LinuxContainer, Mount};
 use cri::{Cri, LinuxConfig, Metadata, SandboxConfig};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -136,19 +137,60 @@ impl<'a> Containerd<'a> {
     /// # Errors
     /// containerd's or the plugin's.
     pub fn run_sandbox(&self, pod: PodSpec<'_>) -> Result<String> {
+        self.cri.run(self.sandbox_config(pod))
+    }
+
+    /// Starts a container without any privilege in a sandbox: it sleeps, and finds the node's programs where they
+    /// are, the binary under test at `/netplane`, and folders of the node at other places. Returns its id.
+    ///
+    /// # Errors
+    /// containerd's or runc's.
+    pub fn run_container(
+        &self,
+        sandbox: &str,
+        pod: PodSpec<'_>,
+        folders: &[(&Path, &str)],
+    ) -> Result<String> {
+        let own = |host: &Path, at: &str| Mount {
+            container_path: at.to_owned(),
+            host_path: host.display().to_string(),
+            ..Mount::default()
+        };
+        let libraries = ["/usr", "/lib", "/lib64"].map(|it| std::fs::canonicalize(it).map(|path| (path, it)));
+        let mut mounts = vec![own(self.lab.binary(), "/netplane")];
+        for (path, at) in libraries.into_iter().flatten() {
+            mounts.push(Mount { readonly: true, ..own(&path, at) });
+        }
+        mounts.extend(folders.iter().map(|(host, at)| own(host, at)));
+        let config = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: "upf".to_owned(), attempt: 0 }),
+            image: Some(ImageSpec { image: image::NAME.to_owned() }),
+            mounts,
+            linux: Some(LinuxContainer {
+                security: Some(ContainerSecurity { no_new_privs: true, ..ContainerSecurity::default() }),
+            }),
+            ..ContainerConfig::default()
+        };
+        self.cri.run_container(sandbox, self.sandbox_config(pod), config)
+    }
+
+    /// As kubelet with the cgroupfs driver names it.
+    fn sandbox_config(&self, pod: PodSpec<'_>) -> SandboxConfig {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-        self.cri.run(SandboxConfig {
+        let uid = pod.uid.map_or_else(|| format!("uid-of-{}", pod.name), str::to_owned);
+        let cgroup_parent = format!("/{}/kubepods/besteffort/pod{uid}", self.cgroup);
+        SandboxConfig {
             metadata: Some(Metadata {
                 name: pod.name.to_owned(),
-                uid: pod.uid.map_or_else(|| format!("uid-of-{}", pod.name), str::to_owned),
+                uid,
                 namespace: pod.namespace.to_owned(),
                 attempt: 0,
             }),
             hostname: pod.name.to_owned(),
             annotations: pod.annotations.iter().map(own).collect::<HashMap<_, _>>(),
-            linux: Some(LinuxConfig { cgroup_parent: format!("/{}", self.cgroup), security: None }),
+            linux: Some(LinuxConfig { cgroup_parent, security: None }),
             ..SandboxConfig::default()
-        })
+        }
     }
 
     /// The folder of its CNI configurations.

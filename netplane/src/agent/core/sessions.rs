@@ -1,0 +1,320 @@
+//! The loop's side of the session API: who may touch what, and changes carried out one after the other.
+
+use super::Core;
+use crate::agent::sessions::caller::Caller;
+use crate::agent::sessions::{Call, Happened, What};
+use crate::dataplane::{Kernel, KernelError, TABLE_FULL};
+use crate::sources::chain;
+use crate::world::programmed::{Editor, Kept, Planned, edit};
+use crate::world::tables::Tables;
+use crate::world::{Kind, Refusal};
+use netplane_client::v1::watch_response::Event as Watched;
+use netplane_client::v1::{
+    ApplyRequest, ApplyResponse, Change, DescribeResponse, Endpoint, Result as Outcome, SessionState, State,
+    Volume, change,
+};
+use netplane_common::map::Counter;
+use std::collections::BTreeMap;
+use tonic::{Code, Status};
+
+/// Sessions in one answer of a list.
+const PAGE: usize = 500;
+
+/// Pods of this node by what a caller's cgroup tells.
+#[derive(Debug, Default)]
+pub(super) struct Identities {
+    /// Pod by UID, and by sandbox.
+    by_uid: BTreeMap<String, String>,
+    by_container: BTreeMap<String, String>,
+    /// What tells a pod from a later one of its name.
+    pub(super) alive: BTreeMap<String, String>,
+}
+
+impl Identities {
+    /// Adds a record's pod; outside of Kubernetes a container is its own.
+    pub(super) fn add(&mut self, pod: String, uid: Option<&str>, container: &str) {
+        if let Some(uid) = uid.filter(|it| !it.is_empty()) {
+            self.by_uid.insert(uid.to_owned(), pod.clone());
+        }
+        self.by_container.insert(container.to_owned(), pod.clone());
+        let uid = uid.filter(|it| !it.is_empty()).unwrap_or(container);
+        self.alive.insert(pod, uid.to_owned());
+    }
+
+    /// Adds a pod that somebody else has attached: only root of the node can name it.
+    pub(super) fn add_beside(&mut self, pod: String) {
+        self.alive.insert(pod.clone(), pod);
+    }
+
+    /// The pod whose sessions a call is about, and its UID.
+    fn pod(&self, caller: &Caller, asked: &str) -> Result<(String, String), Status> {
+        let own = match caller {
+            Caller::Nobody(why) => return Err(Status::permission_denied(why)),
+            Caller::Node if asked.is_empty() => {
+                return Err(Status::invalid_argument("pod: is missing: root of the node names one"));
+            }
+            Caller::Node => asked.to_owned(),
+            Caller::Pod { uid, container } => {
+                let by_uid = uid.as_ref().and_then(|it| self.by_uid.get(it));
+                let by_container = || container.as_ref().and_then(|it| self.by_container.get(it));
+                // A UID that is not known is not made up for by a container's identifier.
+                let own = if uid.is_some() { by_uid } else { by_container() };
+                let named = uid.as_ref().or(container.as_ref()).map_or("", String::as_str);
+                let own = own.cloned().ok_or_else(|| {
+                    let message = format!("the caller is in pod {named}, which netplane has not attached");
+                    Status::permission_denied(message)
+                })?;
+                if !asked.is_empty() && asked != own {
+                    let message = format!("pod {own} may not touch the sessions of pod {asked}");
+                    return Err(Status::permission_denied(message));
+                }
+                own
+            }
+        };
+        let uid = self.alive.get(&own);
+        let uid =
+            uid.ok_or_else(|| Status::not_found(format!("pod {own} has no attachment on this node")))?;
+        Ok((own, uid.clone()))
+    }
+}
+
+impl<K: Kernel> Core<K> {
+    /// Answers a call of the session API. A caller that has gone does not want to know any more.
+    pub(in crate::agent) fn call(&mut self, call: Call) {
+        if self.stale {
+            self.reconcile();
+        }
+        let pod = if self.ground.is_firm() {
+            self.identities.pod(&call.caller, &call.pod)
+        } else {
+            Err(Status::unavailable("the agent does not know its pods yet"))
+        };
+        match call.what {
+            What::Apply(_, reply) if self.takes_over => {
+                let message = "the agent has not taken over its predecessor's tables yet";
+                drop(reply.send(Err(Status::unavailable(message))));
+            }
+            What::Apply(request, reply) => {
+                drop(reply.send(pod.map(|(pod, uid)| self.apply((&pod, &uid), request))));
+            }
+            What::Get(id, reply) => drop(reply.send(pod.and_then(|(pod, _)| self.get(&pod, &id)))),
+            What::List(from, reply) => drop(reply.send(pod.map(|(pod, _)| self.list(&pod, from)))),
+            What::Describe(reply) => drop(reply.send(pod.map(|(pod, _)| self.describe(pod)))),
+            What::Watch(reply) => {
+                drop(reply.send(pod.map(|(pod, _)| (pod, self.happened.subscribe()))));
+            }
+        }
+    }
+
+    fn apply(&mut self, pod: (&str, &str), request: ApplyRequest) -> ApplyResponse {
+        let Self { kernel, world, slots, compiled, programmed, current, .. } = self;
+        let mut kept: Vec<Kept> = Vec::with_capacity(request.changes.len());
+        let mut watched = Vec::new();
+        let (results, found) = edit(world, slots, compiled, programmed, |editor| {
+            let mut hands = Hands { kernel, current, kept: &mut kept, watched: &mut watched };
+            let one = |it: Change| hands.change(editor, pod, request.generation, it);
+            request.changes.into_iter().map(one).collect()
+        });
+        // What was found on the way is part of what is compiled, as the next compilation will find.
+        self.compiled.tables.next_hops.extend(found.tables.next_hops);
+        self.compiled.tables.routes.extend(found.tables.routes);
+        self.compiled.tables.routers.extend(found.tables.routers);
+        self.compiled.tables.peers.extend(found.tables.peers);
+        self.compiled.scopes.extend(found.scopes);
+        let wanted_more = !found.wanted.is_subset(&self.compiled.wanted);
+        self.compiled.wanted.extend(found.wanted);
+        self.write_down(kept);
+        if wanted_more {
+            self.ask_for_neighbours();
+        }
+        if self.happened.receiver_count() > 0 {
+            for event in watched {
+                let _ = self.happened.send(Happened { pod: pod.0.to_owned(), event });
+            }
+        }
+        ApplyResponse { results }
+    }
+
+    /// For the next agent. If that fails, the sessions are forwarded, and are lost when the agent starts anew.
+    pub(super) fn write_down(&mut self, kept: Vec<Kept>) {
+        let Some(journal) = &mut self.journal else { return };
+        let mut written = journal.add(kept);
+        if written.is_ok() && journal.is_long() {
+            written = journal.shorten(self.programmed.kept());
+        }
+        if let Err(error) = written {
+            tracing::error!(%error, "sessions are not written down");
+        }
+    }
+
+    fn get(&mut self, pod: &str, id: &str) -> Result<SessionState, Status> {
+        let handle = self.programmed.handle(pod, id);
+        let handle = handle.ok_or_else(|| Status::not_found(format!("pod {pod} has no session {id}")))?;
+        Ok(self.states(&[handle]).pop().unwrap_or_default())
+    }
+
+    fn list(&mut self, pod: &str, from: u32) -> (Vec<SessionState>, Option<u32>) {
+        let mut handles = self.programmed.handles(pod);
+        handles.retain(|it| *it >= from);
+        handles.sort_unstable();
+        let next = handles.get(PAGE).copied();
+        handles.truncate(PAGE);
+        (self.states(&handles), next)
+    }
+
+    fn states(&mut self, handles: &[u32]) -> Vec<SessionState> {
+        let Self { world, slots, compiled, programmed, .. } = self;
+        let (resolved, _) = edit(world, slots, compiled, programmed, |editor| {
+            handles.iter().map(|it| editor.resolved(*it)).collect::<Vec<_>>()
+        });
+        let mut states = Vec::new();
+        for (handle, resolved) in handles.iter().zip(resolved) {
+            let Some(shown) = self.programmed.show(*handle) else { continue };
+            let volume = |counter: &Counter| Volume { packets: counter.packets, bytes: counter.bytes };
+            let counters = self.kernel.session_counters(&[shown.uplink, shown.downlink]).unwrap_or_default();
+            let state = match resolved {
+                Some(true) => State::Forwarding,
+                Some(false) => State::NextHopUnresolved,
+                None => State::NotProgrammed,
+            };
+            states.push(SessionState {
+                session: Some(shown.session),
+                generation: shown.generation,
+                state: state.into(),
+                reason: shown.problem.unwrap_or_default(),
+                uplink: counters.first().map(volume),
+                downlink: counters.get(1).map(volume),
+            });
+        }
+        states
+    }
+
+    fn describe(&mut self, pod: String) -> DescribeResponse {
+        let (sessions, generation) = self.programmed.summary(&pod);
+        let shown = format!("pod {pod}");
+        let own = self
+            .compiled
+            .endpoints
+            .iter()
+            .filter(|it| it.pod == shown || it.pod.strip_prefix("container ") == Some(pod.as_str()));
+        let endpoints = own.map(|it| Endpoint {
+            network_instance: it.network.to_string(),
+            interface: it.interface.clone(),
+            addresses: it.addresses.iter().map(ToString::to_string).collect(),
+        });
+        let capacity = self.programmed.limits.counters / 2;
+        DescribeResponse {
+            instance: self.journal.as_ref().map(|it| it.instance.clone()).unwrap_or_default(),
+            generation,
+            sessions,
+            quota: self.programmed.limits.per_pod.min(capacity),
+            endpoints: endpoints.collect(),
+            pod,
+            capacity,
+        }
+    }
+}
+
+/// What a change needs to be carried out.
+struct Hands<'h, K> {
+    kernel: &'h mut K,
+    current: &'h mut Tables,
+    kept: &'h mut Vec<Kept>,
+    watched: &'h mut Vec<Watched>,
+}
+
+impl<K: Kernel> Hands<'_, K> {
+    fn change(
+        &mut self,
+        editor: &mut Editor<'_, '_, '_, '_, '_>,
+        pod: (&str, &str),
+        generation: u64,
+        change: Change,
+    ) -> Outcome {
+        let done = match change.change {
+            None => Err(Refusal::new(Kind::InvalidArgument, "change: is neither put nor delete nor sweep")),
+            Some(change::Change::Put(session)) => {
+                let planned = editor.put(pod, generation, &session, self.current);
+                planned.and_then(|it| self.carry_out(editor, it)).map(|()| {
+                    self.watched.push(Watched::Put(session.id));
+                    0
+                })
+            }
+            Some(change::Change::Delete(id)) => match editor.programmed().handle(pod.0, &id) {
+                None => Ok(0),
+                Some(handle) => self.remove(editor, &[handle]),
+            },
+            Some(change::Change::Sweep(_)) => {
+                let programmed = editor.programmed();
+                let mut old = programmed.handles(pod.0);
+                old.retain(|it| programmed.generation(*it) != Some(generation));
+                self.remove(editor, &old)
+            }
+        };
+        match done {
+            Ok(removed) => Outcome { code: 0, message: String::new(), removed },
+            Err(refusal) => {
+                Outcome { code: code(refusal.kind).into(), message: refusal.to_string(), removed: 0 }
+            }
+        }
+    }
+
+    fn remove(&mut self, editor: &mut Editor<'_, '_, '_, '_, '_>, handles: &[u32]) -> Result<u32, Refusal> {
+        let mut removed = 0;
+        for handle in handles {
+            let id = editor.programmed().show(*handle).map(|it| it.session.id).unwrap_or_default();
+            if let Some(planned) = editor.delete(*handle) {
+                self.carry_out(editor, planned)?;
+                self.watched.push(Watched::Deleted(id));
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// All of it or nothing.
+    fn carry_out(
+        &mut self,
+        editor: &mut Editor<'_, '_, '_, '_, '_>,
+        planned: Planned,
+    ) -> Result<(), Refusal> {
+        let failures = self.kernel.apply(&planned.base);
+        for (index, operation) in planned.base.iter().enumerate() {
+            if !failures.iter().any(|(failed, _)| *failed == index) {
+                self.current.apply(operation);
+            }
+        }
+        if let Some((_, error)) = failures.first() {
+            return Err(refused(error));
+        }
+        let failures = self.kernel.apply(&planned.operations);
+        if let Some((_, error)) = failures.first() {
+            for (_, error) in self.kernel.apply(&Editor::undo(&planned)) {
+                tracing::error!(error = chain(&error), "a refused session is not undone");
+            }
+            return Err(refused(error));
+        }
+        self.kept.push(editor.commit(planned));
+        Ok(())
+    }
+}
+
+fn refused(error: &KernelError) -> Refusal {
+    let message = format!("{error}: {}", chain(&*error.source));
+    match error.remedy.as_deref() {
+        Some(TABLE_FULL) => Refusal::new(Kind::ResourceExhausted, format!("{message} ({TABLE_FULL})")),
+        _ => Refusal::new(Kind::Unavailable, message),
+    }
+}
+
+fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::InvalidArgument => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::PermissionDenied => Code::PermissionDenied,
+        Kind::ResourceExhausted => Code::ResourceExhausted,
+        Kind::Unimplemented => Code::Unimplemented,
+        Kind::Unavailable => Code::Unavailable,
+    }
+}

@@ -1,0 +1,43 @@
+//! How large the tables of sessions are: as configured, unless they are pinned with another size.
+
+use super::bpffs::Pins;
+use aya::EbpfLoader;
+use aya::maps::MapInfo;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Sessions that fit unless the agent is told otherwise.
+pub const DEFAULT_SESSIONS: u32 = 1 << 17;
+
+/// The tables of sessions: name, and elements for each session.
+const TABLES: [(&str, u32); 5] =
+    [("UPLINK", 1), ("UPLINK6", 1), ("DOWNLINK4", 1), ("DOWNLINK6", 1), ("SESSION_COUNTERS", 2)];
+
+/// Bytes of the kernel's memory that the tables of sessions take, as it accounts for them; without those that it
+/// does not tell.
+pub(super) fn bytes(pins: &Pins) -> u64 {
+    let of_one = |name: &str| {
+        let fd = MapInfo::from_pin(pins.map(name)).ok()?.fd().ok()?;
+        let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+        let text = std::fs::read_to_string(path).ok()?;
+        let line = text.lines().find_map(|it| it.strip_prefix("memlock:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    TABLES.iter().filter_map(|(name, _)| of_one(name)).sum()
+}
+
+/// Tells the loader. A pinned table keeps its size, since its sessions forward.
+pub(super) fn set(loader: &mut EbpfLoader<'_>, pins: &Pins, sessions: u32) {
+    let mut kept = None;
+    for (name, each) in TABLES {
+        let pinned = MapInfo::from_pin(pins.map(name)).ok().map(|it| it.max_entries());
+        let wanted = sessions.saturating_mul(each);
+        if let Some(pinned) = pinned.filter(|it| *it != wanted) {
+            kept = Some(pinned / each);
+        }
+        loader.map_max_entries(name, pinned.unwrap_or(wanted));
+    }
+    if let Some(kept) = kept {
+        let message = "the pinned tables keep their size; another one takes `netplane agent --detach` first";
+        tracing::warn!(sessions = kept, asked = sessions, "{message}");
+    }
+}

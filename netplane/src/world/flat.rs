@@ -1,0 +1,92 @@
+//! Rules that fit one entry a direction: what static sessions of NADs and sessions of the API both become.
+
+use crate::nad::NetworkName;
+use crate::nad::fast_path::{StaticSession, Target};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A session whose rules fit one entry a direction: at most one PDR for packets from the access side and one
+/// for those from the core, without filters. This is what static sessions of NADs are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flat {
+    pub(super) ue4: Option<Ipv4Addr>,
+    /// A /64.
+    pub(super) ue6: Option<Ipv6Addr>,
+    pub(super) uplink: Option<FlatUplink>,
+    pub(super) downlink: Option<FlatDownlink>,
+}
+
+/// Packets that arrive in a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FlatUplink {
+    /// Where the tunnel ends.
+    pub(super) network: NetworkName,
+    pub(super) teid: u32,
+    /// The one address of the pod at which it ends; absent: all.
+    pub(super) local: Option<IpAddr>,
+    /// The QFI that G-PDUs must carry; absent: any or none.
+    pub(super) qfi: Option<u8>,
+    /// Absent: dropped.
+    pub(super) to: Option<Target>,
+}
+
+impl FlatUplink {
+    /// The peer to which it is relayed.
+    pub(super) fn relay_peer(&self) -> Option<IpAddr> {
+        match &self.to {
+            Some(Target::Relay { peer, .. }) => Some(*peer),
+            _ => None,
+        }
+    }
+}
+
+/// Packets to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FlatDownlink {
+    /// Where they arrive.
+    pub(super) network: NetworkName,
+    /// Absent: dropped.
+    pub(super) tunnel: Option<FlatTunnel>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FlatTunnel {
+    pub(super) network: NetworkName,
+    pub(super) peer: IpAddr,
+    pub(super) teid: u32,
+    pub(super) qfi: Option<u8>,
+}
+
+impl Flat {
+    /// A static session of an access network's NAD.
+    pub(super) fn of_nad(session: &StaticSession, access: &NetworkName) -> Self {
+        let data = session.uplink.as_ref().and_then(|it| match &it.to {
+            Target::Data(network) => Some(network.clone()),
+            Target::Relay { .. } => None,
+        });
+        let tunnel = session.downlink.as_ref().map(|it| FlatTunnel {
+            network: access.clone(),
+            peer: it.peer,
+            teid: it.teid,
+            qfi: it.qfi,
+        });
+        Self {
+            ue4: session.ue4,
+            ue6: session.ue6,
+            uplink: session.uplink.as_ref().map(|it| FlatUplink {
+                network: access.clone(),
+                teid: it.teid,
+                local: None,
+                qfi: it.qfi,
+                to: Some(it.to.clone()),
+            }),
+            downlink: data
+                .zip(tunnel)
+                .map(|(network, tunnel)| FlatDownlink { network, tunnel: Some(tunnel) }),
+        }
+    }
+
+    pub(super) fn users(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.ue4.map(IpAddr::V4);
+        v4.into_iter().chain(self.ue6.map(IpAddr::V6))
+    }
+}

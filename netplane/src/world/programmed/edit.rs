@@ -1,0 +1,324 @@
+//! Changes of single sessions: each compiles its own session and nothing else. A change is planned, carried out by
+//! whoever has the kernel, and then committed; or undone, where the kernel has refused it.
+
+use super::super::compile::{Compilation, SessionView, half};
+use super::super::diff::writes;
+use super::super::directory::Directory;
+use super::super::entries::{Entries, Key};
+use super::super::flat::Flat;
+use super::super::refusal::{Kind, Refusal};
+use super::super::rules;
+use super::super::session::{Placed, taken, user_names};
+use super::super::slots::Slots;
+use super::super::tables::{Operation, Tables};
+use super::super::{Compiled, World};
+use super::follow::facts;
+use super::{Kept, Programmed, Record};
+use netplane_client::v1::Session;
+use prost::Message;
+use std::net::IpAddr;
+
+/// Sessions in a world that stands still.
+pub struct Editor<'p, 'c, 'e, 'w, 's> {
+    programmed: &'p mut Programmed,
+    compiled: &'c Compiled,
+    directory: &'e Directory<'e, 'w>,
+    world: &'w World,
+    this: Compilation<'s>,
+    /// Next hops, routes and routers that were looked at.
+    seen: [usize; 3],
+}
+
+/// Opens the sessions for changes. `compiled` is of this same world. Returns what `change` does, and what was found
+/// on the way that belongs to `compiled` now.
+pub fn edit<R>(
+    world: &World,
+    slots: &mut Slots,
+    compiled: &Compiled,
+    programmed: &mut Programmed,
+    change: impl FnOnce(&mut Editor<'_, '_, '_, '_, '_>) -> R,
+) -> (R, Compiled) {
+    let mut this = Compilation::new(slots, world);
+    let endpoints = this.endpoints(world);
+    this.out.problems.clear();
+    let directory = Directory::new(&endpoints);
+    let mut editor = Editor { programmed, compiled, directory: &directory, world, this, seen: [0; 3] };
+    let result = change(&mut editor);
+    (result, editor.this.out)
+}
+
+/// A change that is ready to be carried out.
+#[derive(Debug)]
+pub struct Planned {
+    /// What the session's entries refer to; stays also if the session is refused.
+    pub base: Vec<Operation>,
+    pub operations: Vec<Operation>,
+    handle: u32,
+    pod: (String, String),
+    /// `None`: it goes.
+    new: Option<New>,
+    old: Option<(Flat, Entries)>,
+}
+
+#[derive(Debug)]
+struct New {
+    id: String,
+    generation: u64,
+    session: Box<[u8]>,
+    flat: Flat,
+    entries: Entries,
+}
+
+impl Editor<'_, '_, '_, '_, '_> {
+    pub fn programmed(&self) -> &Programmed {
+        self.programmed
+    }
+
+    /// Makes a session of a pod what is given. `current` are the tables in the kernel.
+    ///
+    /// # Errors
+    /// It cannot be, it is not the pod's to have, or there is no room; nothing has changed.
+    pub fn put(
+        &mut self,
+        pod: (&str, &str),
+        generation: u64,
+        session: &Session,
+        current: &Tables,
+    ) -> Result<Planned, Refusal> {
+        let flat = rules::flat(session)?;
+        let existing = self.programmed.handle(pod.0, &session.id);
+        let handle = match existing {
+            Some(handle) => handle,
+            None => self.room(pod.0)?,
+        };
+        let placed = Placed::find(self.world, self.directory, &flat, pod.0)?;
+        let keys = placed.keys();
+        for key in keys.iter() {
+            self.must_be_free(pod.0, &flat, &key, handle)?;
+        }
+        let old = existing.and_then(|it| self.entries_of(it, pod.0));
+        let counters = self.programmed.counters(handle);
+        let (entries, _) = placed.entries(&mut self.this, &keys, counters)?;
+        let mut operations = set(&entries, old.as_ref().map(|(_, it)| it));
+        let stale = old.iter().flat_map(|(_, it)| it.keys.iter());
+        operations.extend(stale.filter(|it| !keys.iter().any(|key| key == *it)).map(delete));
+        let session_bytes = session.encode_to_vec().into();
+        let new = New { id: session.id.clone(), generation, session: session_bytes, flat, entries };
+        let base = self.base(current);
+        let pod = (pod.0.to_owned(), pod.1.to_owned());
+        Ok(Planned { base, operations, handle, pod, new: Some(new), old })
+    }
+
+    /// Removes a session; `None` if there is none with this handle.
+    pub fn delete(&mut self, handle: u32) -> Option<Planned> {
+        let record = self.programmed.record(handle)?;
+        let pod = &self.programmed.pods[usize::from(record.pod)];
+        let pod = (pod.name.clone(), pod.uid.clone());
+        let old = self.entries_of(handle, &pod.0);
+        let operations = old.iter().flat_map(|(_, it)| it.keys.iter()).map(delete).collect();
+        Some(Planned { base: Vec::new(), operations, handle, pod, new: None, old })
+    }
+
+    /// What has been planned is in the kernel. Returns what the journal must say.
+    pub fn commit(&mut self, planned: Planned) -> Kept {
+        let programmed = &mut *self.programmed;
+        let pod = programmed.pod_index(&planned.pod.0, &planned.pod.1);
+        if let Some((flat, entries)) = &planned.old {
+            programmed.free_keys(&entries.keys);
+            if let Ok(placed) = Placed::find(self.world, self.directory, flat, &planned.pod.0) {
+                programmed.need(&placed, false);
+            }
+        }
+        let place = usize::try_from(planned.handle).unwrap_or(usize::MAX);
+        let Some(new) = planned.new else {
+            let record = programmed.records.get_mut(place).and_then(Option::take);
+            if let Some(record) = record {
+                programmed.pods[usize::from(record.pod)].ids.remove(&*record.decode().id);
+                programmed.free.insert(planned.handle);
+            }
+            let (pod, uid) = planned.pod;
+            return Kept { handle: planned.handle, pod, uid, generation: 0, session: Vec::new() };
+        };
+        new.entries.keys.iter().for_each(|it| programmed.owners.insert(it, planned.handle));
+        if let Ok(placed) = Placed::find(self.world, self.directory, &new.flat, &planned.pod.0) {
+            programmed.need(&placed, true);
+        }
+        let record = Record { pod, generation: new.generation, session: new.session, problem: None };
+        let kept = programmed.keep(planned.handle, &record);
+        if place >= programmed.records.len() {
+            programmed.records.push(None);
+        }
+        programmed.free.remove(&planned.handle);
+        programmed.records[place] = Some(record);
+        if programmed.pods[usize::from(pod)].ids.is_empty() {
+            let mut pods = self.directory.pods();
+            let own = pods.find(|(name, _)| **name == planned.pod.0);
+            programmed.pods[usize::from(pod)].facts = own.map(|(_, endpoints)| facts(endpoints));
+        }
+        programmed.pods[usize::from(pod)].ids.entry(new.id.into()).or_insert(planned.handle);
+        kept
+    }
+
+    /// The kernel has refused it: the operations that make the session what it was.
+    pub fn undo(planned: &Planned) -> Vec<Operation> {
+        let old = planned.old.as_ref().map(|(_, it)| it);
+        let is_old = |key: &Key| old.is_some_and(|it| it.keys.iter().any(|it| it == *key));
+        let new = planned.new.iter().flat_map(|it| it.entries.keys.iter());
+        let mut operations: Vec<_> = new.filter(|it| !is_old(it)).map(delete).collect();
+        operations.extend(old.iter().flat_map(|it| set(it, Some(it))));
+        operations
+    }
+
+    /// Whether all next hops of a session are resolved; `None` if it is not in the tables.
+    pub fn resolved(&mut self, handle: u32) -> Option<bool> {
+        let record = self.programmed.record(handle)?;
+        if record.problem.is_some() {
+            return None;
+        }
+        let pod = self.programmed.pods[usize::from(record.pod)].name.clone();
+        let flat = rules::flat(&record.decode()).ok()?;
+        let placed = Placed::find(self.world, self.directory, &flat, &pod).ok()?;
+        let counters = self.programmed.counters(handle);
+        placed.entries(&mut self.this, &placed.keys(), counters).ok().map(|(_, resolved)| resolved)
+    }
+
+    /// Adds the sessions with this TEID or user to tables and views, as static ones are there.
+    pub fn show_matching(
+        &mut self,
+        (teid, ue): (Option<u32>, Option<IpAddr>),
+        tables: &mut Tables,
+        views: &mut Vec<SessionView>,
+    ) {
+        let matches = |key: &Key| match (key, ue) {
+            (Key::Uplink(it), _) => Some(it.teid.get()) == teid,
+            (Key::Uplink6(it), _) => Some(it.teid.get()) == teid,
+            (Key::Downlink4(it), Some(IpAddr::V4(ue))) => it.ue == ue.into(),
+            (Key::Downlink6(it), Some(IpAddr::V6(ue))) => it.ue == half(ue),
+            _ => false,
+        };
+        let mut handles = self.programmed.owners.handles(matches);
+        handles.sort_unstable();
+        handles.dedup();
+        for handle in handles {
+            let Some(record) = self.programmed.record(handle) else { continue };
+            let pod = self.programmed.pods[usize::from(record.pod)].name.clone();
+            let name = record.decode().id;
+            let Some((flat, entries)) = self.entries_of(handle, &pod) else { continue };
+            entries.insert(tables);
+            let Ok(placed) = Placed::find(self.world, self.directory, &flat, &pod) else { continue };
+            let Some(network) = placed.access.or(placed.data).map(|it| it.network().clone()) else {
+                continue;
+            };
+            let counters = self.programmed.counters(handle);
+            let tunnel = flat.downlink.as_ref().and_then(|it| it.tunnel.as_ref());
+            views.push(SessionView {
+                name,
+                network,
+                pod: format!("pod {pod}"),
+                ue: user_names(&flat),
+                teid: flat.uplink.as_ref().map(|it| it.teid),
+                peer: tunnel.map(|it| format!("{} TEID {:#x}", it.peer, it.teid)),
+                uplink: flat.uplink.as_ref().map(|_| counters.uplink),
+                downlink: flat.downlink.as_ref().map(|_| counters.downlink),
+                resolved: self.resolved(handle).unwrap_or(false),
+            });
+        }
+    }
+
+    /// A handle for one session more of a pod.
+    fn room(&self, pod: &str) -> Result<u32, Refusal> {
+        let limits = self.programmed.limits;
+        let sessions = self.programmed.sessions_of(pod);
+        if sessions >= limits.per_pod {
+            let message = format!("pod {pod} has {sessions} sessions, which is its quota");
+            return Err(Refusal::new(Kind::ResourceExhausted, message));
+        }
+        let next = u32::try_from(self.programmed.records.len()).unwrap_or(u32::MAX);
+        let handle = self.programmed.free.first().copied().unwrap_or(next);
+        let taken = self.this.slots.counters.reached();
+        if handle.saturating_add(1).saturating_mul(2).saturating_add(taken) > limits.counters {
+            let most = limits.counters / 2;
+            let message =
+                format!("the node has room for {most} sessions and they are taken (--max-sessions)");
+            return Err(Refusal::new(Kind::ResourceExhausted, message));
+        }
+        Ok(handle)
+    }
+
+    fn must_be_free(&self, pod: &str, flat: &Flat, key: &Key, handle: u32) -> Result<(), Refusal> {
+        if let Some(other) = self.programmed.owners.get(key).filter(|it| *it != handle) {
+            let owner = self.programmed.holder(key).unwrap_or_else(|| "another session".to_owned());
+            let refusal = taken(flat, key, &owner);
+            let record = self.programmed.record(other);
+            let of = record.map(|it| self.programmed.pods[usize::from(it.pod)].name.as_str());
+            let is_own = of == Some(pod);
+            return Err(if is_own { refusal } else { refusal.of_kind(Kind::PermissionDenied) });
+        }
+        let tables = &self.compiled.tables;
+        let is_static = match key {
+            Key::Uplink(it) => tables.uplink.contains_key(it),
+            Key::Uplink6(it) => tables.uplink6.contains_key(it),
+            Key::Downlink4(it) => tables.downlink4.contains_key(it),
+            Key::Downlink6(it) => tables.downlink6.contains_key(it),
+        };
+        if is_static { Err(taken(flat, key, "a static session of a NAD")) } else { Ok(()) }
+    }
+
+    /// A session's entries as they are in the tables.
+    fn entries_of(&mut self, handle: u32, pod: &str) -> Option<(Flat, Entries)> {
+        let record = self.programmed.record(handle).filter(|it| it.problem.is_none())?;
+        let flat = rules::flat(&record.decode()).ok()?;
+        let placed = Placed::find(self.world, self.directory, &flat, pod).ok()?;
+        let counters = self.programmed.counters(handle);
+        let (entries, _) = placed.entries(&mut self.this, &placed.keys(), counters).ok()?;
+        Some((flat, entries))
+    }
+
+    /// What entries refer to and is not in the kernel yet.
+    fn base(&mut self, current: &Tables) -> Vec<Operation> {
+        let found = &self.this.out.tables;
+        let seen = [found.next_hops.len(), found.routes.len(), found.routers.len()];
+        if seen == self.seen {
+            return Vec::new();
+        }
+        self.seen = seen;
+        let mut operations = Vec::new();
+        writes(current, found, &mut operations);
+        operations
+    }
+}
+
+/// Writes entries. Counters of a direction that was not there start at zero.
+pub(super) fn set(entries: &Entries, old: Option<&Entries>) -> Vec<Operation> {
+    let mut operations = Vec::with_capacity(2);
+    let was_up = old.is_some_and(|it| it.uplink.is_some() || it.uplink6.is_some());
+    let was_down = old.is_some_and(|it| it.downlink.is_some());
+    let mut new_counter = !was_up;
+    if let Some((key, entry)) = entries.keys.uplink.zip(entries.uplink) {
+        operations.push(Operation::SetUplink { key, entry, new_counter: std::mem::take(&mut new_counter) });
+    }
+    if let Some((key, entry)) = entries.keys.uplink6.zip(entries.uplink6) {
+        operations.push(Operation::SetUplink6 { key, entry, new_counter });
+    }
+    let mut new_counter = !was_down;
+    if let Some((key, entry)) = entries.keys.downlink4.zip(entries.downlink) {
+        operations.push(Operation::SetDownlink4 {
+            key,
+            entry,
+            new_counter: std::mem::take(&mut new_counter),
+        });
+    }
+    if let Some((key, entry)) = entries.keys.downlink6.zip(entries.downlink) {
+        operations.push(Operation::SetDownlink6 { key, entry, new_counter });
+    }
+    operations
+}
+
+pub(super) fn delete(key: Key) -> Operation {
+    match key {
+        Key::Uplink(key) => Operation::DeleteUplink { key },
+        Key::Uplink6(key) => Operation::DeleteUplink6 { key },
+        Key::Downlink4(key) => Operation::DeleteDownlink4 { key },
+        Key::Downlink6(key) => Operation::DeleteDownlink6 { key },
+    }
+}

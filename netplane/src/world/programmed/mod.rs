@@ -1,0 +1,340 @@
+//! The sessions of the API: what was asked for, in little memory, and which keys of the tables they hold. Their
+//! entries are only in the kernel. A change compiles one session (`edit`); when endpoints change, the sessions of
+//! their pods are compiled anew (`follow`).
+
+mod edit;
+mod follow;
+mod owners;
+#[cfg(test)]
+mod tests;
+
+pub use edit::{Editor, Planned, edit};
+pub use follow::Followed;
+
+use self::owners::Owners;
+use super::AttachmentKey;
+use super::compile::Compilation;
+use super::endpoint::Endpoint;
+use super::entries::{Counters, Key, Keys};
+use super::flat::Flat;
+use super::session::Placed;
+use crate::nad::fast_path::FastPath;
+use ipnet::{Ipv4Net, Ipv6Net};
+use netplane_client::v1::Session;
+use netplane_common::map::Port;
+use netplane_common::wire::ethernet::Mac;
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+/// How many sessions there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Elements of the table of session counters: two for each session.
+    pub counters: u32,
+    /// Sessions of one pod.
+    pub per_pod: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { counters: 1 << 18, per_pod: u32::MAX }
+    }
+}
+
+/// Sessions and what they hold.
+#[derive(Debug, Default)]
+pub struct Programmed {
+    pub limits: Limits,
+    pods: Vec<PodSessions>,
+    by_name: BTreeMap<String, u16>,
+    /// By handle, which is also where their counters are: the same for the life of a session, also from one agent
+    /// to the next.
+    records: Vec<Option<Record>>,
+    free: BTreeSet<u32>,
+    owners: Owners,
+    demand: BTreeMap<AttachmentKey, Use>,
+}
+
+/// The sessions of one pod. A pod of the same name that comes later is another one.
+#[derive(Debug)]
+struct PodSessions {
+    name: String,
+    /// Of Kubernetes, else the container.
+    uid: String,
+    ids: HashMap<Box<str>, u32>,
+    /// What its sessions were compiled with; absent: compile them.
+    facts: Option<Vec<Facts>>,
+}
+
+/// One session.
+#[derive(Debug)]
+struct Record {
+    pod: u16,
+    generation: u64,
+    /// The message as it was given: a quarter of what it takes decoded.
+    session: Box<[u8]>,
+    /// Why it is not in the tables.
+    problem: Option<Box<str>>,
+}
+
+impl Record {
+    fn decode(&self) -> Session {
+        // It was encoded here or checked when it was read.
+        Session::decode(&*self.session).unwrap_or_default()
+    }
+}
+
+/// What sessions need of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Need {
+    /// Users by family, on a data network.
+    v4: u32,
+    v6: u32,
+}
+
+/// What an endpoint is used for, by how many sessions.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Use {
+    users: Need,
+    peers: BTreeMap<IpAddr, u32>,
+}
+
+/// What of an endpoint is in its sessions' entries.
+#[derive(Debug, PartialEq)]
+struct Facts {
+    key: AttachmentKey,
+    port: Port,
+    mac: Mac,
+    address4: Option<Ipv4Net>,
+    address6: Option<Ipv6Net>,
+    mtu: u32,
+    /// Without sessions.
+    network: FastPath,
+}
+
+impl Facts {
+    fn new(endpoint: &Endpoint<'_>) -> Self {
+        let it = endpoint.fast_path;
+        Self {
+            key: endpoint.key.clone(),
+            port: endpoint.port(),
+            mac: endpoint.mac,
+            address4: endpoint.address4,
+            address6: endpoint.address6,
+            mtu: endpoint.link.mtu,
+            network: FastPath {
+                role: it.role,
+                xdp: it.xdp,
+                gtpu: it.gtpu.clone(),
+                ue_pools: it.ue_pools.clone(),
+                mtu: it.mtu,
+                sessions: Vec::new(),
+            },
+        }
+    }
+}
+
+/// A session as a journal keeps it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Kept {
+    #[prost(uint32, tag = "1")]
+    pub handle: u32,
+    #[prost(string, tag = "2")]
+    pub pod: String,
+    #[prost(string, tag = "3")]
+    pub uid: String,
+    #[prost(uint64, tag = "4")]
+    pub generation: u64,
+    /// Empty: the session with this handle is gone.
+    #[prost(bytes = "vec", tag = "5")]
+    pub session: Vec<u8>,
+}
+
+/// A session for a reader.
+#[derive(Debug)]
+pub struct Shown {
+    pub session: Session,
+    pub generation: u64,
+    pub problem: Option<String>,
+    /// Counter indices.
+    pub uplink: u32,
+    pub downlink: u32,
+}
+
+impl Programmed {
+    /// All sessions.
+    pub fn len(&self) -> usize {
+        self.records.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes in what an earlier agent has kept. Their entries are compiled when the world is known.
+    pub fn restore(&mut self, kept: Kept) {
+        let Ok(session) = Session::decode(&*kept.session) else { return };
+        let pod = self.pod_index(&kept.pod, &kept.uid);
+        let handle = kept.handle;
+        let place = usize::try_from(handle).unwrap_or(usize::MAX);
+        while self.records.len() <= place {
+            self.free.insert(u32::try_from(self.records.len()).unwrap_or(u32::MAX));
+            self.records.push(None);
+        }
+        self.free.remove(&handle);
+        self.pods[usize::from(pod)].ids.insert(session.id.into(), handle);
+        let problem = Some("not compiled yet".into());
+        let (generation, session) = (kept.generation, kept.session.into());
+        self.records[place] = Some(Record { pod, generation, session, problem });
+    }
+
+    /// What a journal must hold.
+    pub fn kept(&self) -> impl Iterator<Item = Kept> + '_ {
+        let records = self.records.iter().zip(0_u32..);
+        records.filter_map(|(record, handle)| Some(self.keep(handle, record.as_ref()?)))
+    }
+
+    fn keep(&self, handle: u32, record: &Record) -> Kept {
+        let pod = &self.pods[usize::from(record.pod)];
+        Kept {
+            handle,
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+            generation: record.generation,
+            session: record.session.to_vec(),
+        }
+    }
+
+    /// Number of a pod's sessions and their highest generation.
+    pub fn summary(&self, pod: &str) -> (u32, u64) {
+        let Some(pod) = self.pod(pod) else { return (0, 0) };
+        let generations = pod.ids.values().filter_map(|it| self.record(*it)).map(|it| it.generation);
+        (u32::try_from(pod.ids.len()).unwrap_or(u32::MAX), generations.max().unwrap_or(0))
+    }
+
+    fn sessions_of(&self, pod: &str) -> u32 {
+        let sessions = self.pod(pod).map_or(0, |it| it.ids.len());
+        u32::try_from(sessions).unwrap_or(u32::MAX)
+    }
+
+    /// Handles of a pod's sessions.
+    pub fn handles(&self, pod: &str) -> Vec<u32> {
+        self.pod(pod).map(|it| it.ids.values().copied().collect()).unwrap_or_default()
+    }
+
+    pub fn generation(&self, handle: u32) -> Option<u64> {
+        Some(self.record(handle)?.generation)
+    }
+
+    pub fn handle(&self, pod: &str, id: &str) -> Option<u32> {
+        self.pod(pod)?.ids.get(id).copied()
+    }
+
+    pub fn show(&self, handle: u32) -> Option<Shown> {
+        let record = self.record(handle)?;
+        let counters = self.counters(handle);
+        Some(Shown {
+            session: record.decode(),
+            generation: record.generation,
+            problem: record.problem.as_deref().map(str::to_owned),
+            uplink: counters.uplink,
+            downlink: counters.downlink,
+        })
+    }
+
+    /// Which session of the API has a key, for people.
+    pub(super) fn holder(&self, key: &Key) -> Option<String> {
+        let handle = self.owners.get(key)?;
+        let record = self.record(handle)?;
+        let pod = &self.pods[usize::from(record.pod)].name;
+        Some(format!("session {} of pod {pod}", record.decode().id))
+    }
+
+    fn pod(&self, name: &str) -> Option<&PodSessions> {
+        self.by_name.get(name).map(|it| &self.pods[usize::from(*it)])
+    }
+
+    fn pod_index(&mut self, name: &str, uid: &str) -> u16 {
+        if let Some(index) = self.by_name.get(name) {
+            return *index;
+        }
+        let index = u16::try_from(self.pods.len()).unwrap_or(u16::MAX);
+        let (name, uid) = (name.to_owned(), uid.to_owned());
+        self.by_name.insert(name.clone(), index);
+        self.pods.push(PodSessions { name, uid, ids: HashMap::new(), facts: None });
+        index
+    }
+
+    fn record(&self, handle: u32) -> Option<&Record> {
+        self.records.get(usize::try_from(handle).ok()?)?.as_ref()
+    }
+
+    fn record_mut(&mut self, handle: u32) -> Option<&mut Record> {
+        self.records.get_mut(usize::try_from(handle).ok()?)?.as_mut()
+    }
+
+    /// From the end of the table: static sessions take theirs from its beginning.
+    fn counters(&self, handle: u32) -> Counters {
+        let end = self.limits.counters;
+        let from_end = handle.saturating_mul(2).saturating_add(1);
+        Counters { uplink: end.saturating_sub(from_end), downlink: end.saturating_sub(from_end + 1) }
+    }
+
+    /// Counts what a session needs of its endpoints, or counts it no more.
+    fn need(&mut self, placed: &Placed<'_, '_, '_>, more: bool) {
+        let flat: &Flat = placed.flat;
+        let step = |it: &mut u32| *it = if more { *it + 1 } else { it.saturating_sub(1) };
+        let relay = flat.uplink.as_ref().and_then(|it| it.relay_peer());
+        let tunnel = flat.downlink.as_ref().and_then(|it| it.tunnel.as_ref()).map(|it| it.peer);
+        for (endpoint, peer) in [(placed.to, relay), (placed.tunnel, tunnel)] {
+            if let Some((endpoint, peer)) = endpoint.zip(peer) {
+                let used = used(&mut self.demand, endpoint);
+                step(used.peers.entry(peer).or_default());
+                used.peers.retain(|_, count| *count > 0);
+            }
+        }
+        let to_data = placed.to.filter(|_| relay.is_none());
+        for data in [to_data, placed.data].into_iter().flatten() {
+            let used = used(&mut self.demand, data);
+            if flat.ue4.is_some() {
+                step(&mut used.users.v4);
+            }
+            if flat.ue6.is_some() {
+                step(&mut used.users.v6);
+            }
+        }
+    }
+
+    /// The next hops and routes that the sessions use.
+    pub(super) fn keep_ways(&self, this: &mut Compilation<'_>, endpoints: &[Endpoint<'_>]) {
+        for endpoint in endpoints {
+            let Some(used) = self.demand.get(endpoint.key) else { continue };
+            for peer in used.peers.keys() {
+                // A peer that cannot be reached any more: its sessions say so.
+                let _ = this.tunnel(endpoint, *peer, None);
+            }
+            if used.users == Need::default() {
+                continue;
+            }
+            let scope = this.slots.scopes.get(endpoint.key, None);
+            for (v4, count) in [(true, used.users.v4), (false, used.users.v6)] {
+                if count > 0 {
+                    this.users_way(endpoint, v4, scope, None);
+                }
+            }
+            this.routes(endpoint, scope);
+        }
+    }
+
+    fn free_keys(&mut self, keys: &Keys) {
+        keys.iter().for_each(|it| self.owners.remove(&it));
+    }
+}
+
+fn used<'d>(demand: &'d mut BTreeMap<AttachmentKey, Use>, endpoint: &Endpoint<'_>) -> &'d mut Use {
+    if !demand.contains_key(endpoint.key) {
+        demand.insert(endpoint.key.clone(), Use::default());
+    }
+    demand.entry(endpoint.key.clone()).or_default()
+}
