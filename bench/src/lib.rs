@@ -20,4 +20,6 @@ pub mod rates;
 
 pub mod report;
 
+pub mod sessions;
+
 pub mod soak;

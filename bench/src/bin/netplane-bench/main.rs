@@ -63,6 +63,16 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// What the session API costs: bulk load, single changes, the agent's memory, a restart.
+    Sessions {
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        sessions: u32,
+        /// Single changes once all are loaded.
+        #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+        changes: u32,
+        #[arg(long)]
+        json: bool,
+    },
     /// Sends a scenario from an interface of this machine; with --receive, counts what comes back.
     Traffic(traffic::TrafficArguments),
     /// Measures a device between two interfaces of this machine: throughput search and latency.
@@ -126,6 +136,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Packets { arguments, output }) => part(&output, || packets::run(&arguments)),
         Some(Command::Rates { arguments, output }) => part(&output, || rates::run(&arguments)),
         Some(Command::Attach { arguments, output }) => part(&output, || attach::run(&arguments)),
+        Some(Command::Sessions { sessions, changes, json }) => of_sessions(sessions, changes, json),
         Some(Command::Traffic(arguments)) => traffic::send(&arguments),
         Some(Command::Throughput { arguments, output }) => part(&output, || traffic::throughput(&arguments)),
         Some(Command::Nads { folder, sessions, xdp }) => write_nads(&folder, sessions, &xdp),
@@ -133,6 +144,15 @@ fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Compare { a, b }) => compared(&a, &b),
         Some(Command::Guard { renew, table }) => guarded(renew, &table),
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what this command is for")]
+fn of_sessions(sessions: u32, changes: u32, json: bool) -> Result<()> {
+    let netplane = std::env::current_exe()?.with_file_name("netplane");
+    let figures = netplane_bench::sessions::run(&netplane, sessions, changes)?;
+    let text = if json { serde_json::to_string_pretty(&figures)? } else { figures.text() };
+    println!("{}", text.trim_end());
+    Ok(())
 }
 
 /// All parts, each short: about ten minutes.
