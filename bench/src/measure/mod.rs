@@ -68,9 +68,15 @@ impl Plan {
 ///
 /// # Errors
 /// No privilege, or a program or map that the kernel refuses.
-pub fn run(plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Vec<Row>> {
+pub fn run(plan: &Plan, progress: impl FnMut(&str) + Send) -> Result<Vec<Row>> {
     // The last CPU: the first one tends to serve interrupts.
     let cpu = std::thread::available_parallelism()?.get() - 1;
+    // In a thread of its own: the caller keeps all its CPUs for what it measures next.
+    let measured = std::thread::scope(|scope| scope.spawn(|| run_on(cpu, plan, progress)).join());
+    measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn run_on(cpu: usize, plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Vec<Row>> {
     pin(cpu)?;
     let mut rows = Vec::new();
     for &sessions in &plan.sessions {

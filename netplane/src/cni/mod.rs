@@ -43,7 +43,8 @@ pub fn run() -> ExitCode {
     // First of all, and kept to the end: a call that waits has hardly any memory of its own.
     let takes_turns = std::env::var_os("CNI_COMMAND").is_some_and(|it| it == "ADD" || it == "DEL");
     let _turn = takes_turns.then(turn::take);
-    let mut stdin = Vec::new();
+    // What fits in is read at once.
+    let mut stdin = Vec::with_capacity(16 << 10);
     let read = std::io::stdin().read_to_end(&mut stdin);
     log::start(&stdin);
     let env = |name: &str| std::env::var(name).unwrap_or_default();
