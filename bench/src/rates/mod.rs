@@ -1,6 +1,8 @@
 //! Packets per second, loss and latency through a master, one core: netplane beside what people use today,
 //! in one run. Always one gNB's outer 5-tuple with many TEIDs behind it.
 
+mod busy;
+
 mod cores;
 
 mod counters;
@@ -130,6 +132,11 @@ impl Case<'_> {
                 *passed.drops.entry(place.clone()).or_default() += count;
             }
             rows.extend([passed, row("offered", &offered)]);
+            let times: Vec<_> = trials.iter().filter_map(Trial::core_time).collect();
+            if !times.is_empty() {
+                let times = self.row("core-time", stage.subject, "ns", Better::Lower, times);
+                rows.push(times.with("size", size));
+            }
             most.push(trials.iter().map(offered).fold(0.0, f64::max));
         }
         Ok(most)

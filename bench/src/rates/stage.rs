@@ -208,6 +208,8 @@ impl Stage {
         let node =
             Place { name: "node", namespace: Some(&lab.node), interfaces: &["n3", "n6"], with_ip: true };
         tester.places = vec![sender, node];
+        let others = [self.cores.sender, self.cores.sink];
+        tester.device_cpu = Some(self.cores.device).filter(|it| !others.contains(it));
         if self.subject.has_pod() {
             // What a macvlan cannot send is among its master's drops.
             tester.places.push(Place {

@@ -1,6 +1,7 @@
 //! One trial: a generator sends, a sink counts, and the difference is looked for where the kernel counts
 //! what it drops.
 
+use super::busy::Busy;
 use super::counters::{Counters, Place, grown, read};
 use crate::lab::Namespace;
 use crate::load::scenario::Scenario;
@@ -39,6 +40,8 @@ pub struct Tester<'a> {
     pub places: Vec<Place<'a>>,
     /// Of drops that only the device itself counts.
     pub own_counters: Option<Box<dyn Fn() -> Result<Counters> + 'a>>,
+    /// The CPU on which the device does its work, and nobody else.
+    pub device_cpu: Option<usize>,
     /// Whether drops happen that cannot be seen from here: in a device that is not this machine's.
     pub is_account_open: bool,
     scenario: Scenario,
@@ -54,12 +57,19 @@ pub struct Trial {
     pub drops: Counters,
     /// Where frames carried a time.
     pub latencies: Latencies,
+    /// For how long the device's CPU was at work, where it has one of its own.
+    pub busy: Option<Duration>,
 }
 
 impl Trial {
     /// Frames a second that came out.
     pub fn rate(&self) -> f64 {
         self.received.frames as f64 / self.sent.seconds.max(1e-9)
+    }
+
+    /// Nanoseconds of the device's core for each frame that came out.
+    pub fn core_time(&self) -> Option<f64> {
+        Some(self.busy?.as_nanos() as f64 / (self.received.frames.max(1)) as f64)
     }
 
     /// Part of the frames that did not come.
@@ -104,6 +114,7 @@ impl<'a> Tester<'a> {
             sink,
             places: Vec::new(),
             own_counters: None,
+            device_cpu: None,
             is_account_open: false,
             scenario: scenario.clone(),
             arrival,
@@ -118,11 +129,13 @@ impl<'a> Tester<'a> {
         self.sink.reset()?;
         let before = self.counters()?;
         let (transmit, generator) = (self.transmit, &mut self.generator);
+        let busy = self.device_cpu.map(Busy::start).transpose()?;
         let sent = transmit.run(|| generator.run(load))??;
+        let busy = busy.map(|it| it.end()).transpose()?;
         let received = self.settled(sent.frames)?;
         let drops = grown(&before, &self.counters()?);
         let latencies = self.sink.latencies()?;
-        let trial = Trial { sent, received, drops, latencies };
+        let trial = Trial { sent, received, drops, latencies, busy };
         self.check(&trial)?;
         Ok(trial)
     }
