@@ -93,6 +93,7 @@ pub fn run(netplane: &Path, sessions: u32, changes: u32) -> Result<Figures> {
     let again = runtime.block_on(async { Client::connect(&socket).await?.describe(POD).await })?;
     let restart = begun.elapsed();
     ensure!(again.sessions == sessions, "{} sessions after a restart", again.sessions);
+    let restarted = resident(&agent)?;
     let status = lab.status()?;
     let bytes = status["programmed"]["tableBytes"].as_f64().unwrap_or_default();
     latencies.sort_by(f64::total_cmp);
@@ -101,7 +102,7 @@ pub fn run(netplane: &Path, sessions: u32, changes: u32) -> Result<Figures> {
         sessions,
         load_seconds: load.as_secs_f64(),
         change_us: [nth(0.5), nth(0.99), nth(1.0)],
-        agent_mib: [empty, full, resident(&agent)?],
+        agent_mib: [empty, full, restarted],
         tables_mib: bytes / f64::from(1 << 20),
         restart_seconds: restart.as_secs_f64(),
     };

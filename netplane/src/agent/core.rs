@@ -5,6 +5,7 @@ mod sessions;
 use self::sessions::Identities;
 use super::beside::Beside;
 use super::ground::Ground;
+use super::memory;
 use super::metrics::Metrics;
 use super::observers::Observers;
 use super::scrape::{self, Scraped};
@@ -302,6 +303,7 @@ impl<K: Kernel> Core<K> {
         }
         let begun = Instant::now();
         self.stale = false;
+        let was_taken_over = self.takes_over;
         let followed = self.programmed.follow(
             &self.world,
             &mut self.slots,
@@ -342,7 +344,12 @@ impl<K: Kernel> Core<K> {
             let (operations, failed) = (operations.len(), failures.len());
             tracing::info!(operations, failed, sessions = self.compiled.sessions.len(), "reconciled");
         }
+        let many = operations.len() >= memory::MANY;
+        drop(operations);
         self.ask_for_neighbours();
+        if many || was_taken_over {
+            memory::give_back();
+        }
     }
 
     fn remember_failures(&mut self, failures: &[(usize, KernelError)]) {

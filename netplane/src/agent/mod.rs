@@ -8,6 +8,7 @@ mod core;
 mod front;
 mod ground;
 mod lock;
+mod memory;
 mod metrics;
 mod observers;
 mod reports;
