@@ -1,5 +1,6 @@
-//! Tests that need a kernel with GTP, VLAN and bonding devices. `cargo xtask test vm` runs them in guests with
+//! Tests that need a kernel with GTP, VLAN and bonding devices, and pktgen. `cargo xtask test vm` runs them in guests with
 //! other kernels; here and there each makes and removes its own network namespaces.
 
 mod gtp;
 mod masters;
+mod pktgen;
