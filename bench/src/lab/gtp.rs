@@ -41,7 +41,7 @@ pub struct GtpDevice<'a> {
 /// One user's tunnel.
 #[derive(Clone, Copy, Debug)]
 pub struct PdpContext {
-    /// The user, whose packets the device takes by their source.
+    /// The user.
     pub ue: Ipv4Addr,
     /// TEID of what is received here.
     pub local_teid: u32,
@@ -50,14 +50,26 @@ pub struct PdpContext {
     pub peer_teid: u32,
 }
 
+/// Which end of the tunnels a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GtpRole {
+    /// The users' side, which a gNB is to its UPF: a tunnel is found by the source of what is to be sent.
+    Sgsn,
+    /// The data network's side, which a UPF is: by its destination.
+    Ggsn,
+}
+
 impl<'a> GtpDevice<'a> {
-    /// Makes the device as the users' side of the tunnels (role `sgsn`, which a gNB is to its UPF), with the
-    /// sockets of GTP-U on all addresses.
+    /// Makes the device with the sockets of GTP-U on all addresses.
     ///
     /// # Errors
     /// The kernel has no such devices.
-    pub fn create(namespace: &'a Namespace, name: &'static str, mtu: u16) -> Result<Self> {
-        let script = format!("link add {name} type gtp role sgsn\nlink set {name} mtu {mtu} up");
+    pub fn create(namespace: &'a Namespace, name: &'static str, role: GtpRole, mtu: u16) -> Result<Self> {
+        let role = match role {
+            GtpRole::Sgsn => "sgsn",
+            GtpRole::Ggsn => "ggsn",
+        };
+        let script = format!("link add {name} type gtp role {role}\nlink set {name} mtu {mtu} up");
         namespace.ip(&script).context("a GTP device (module gtp)")?;
         Ok(Self { namespace, name })
     }

@@ -7,6 +7,7 @@ use super::subject::{Direction, Subject, Traffic};
 use super::trial::{Port, Setup, Tester};
 use crate::lab::cni::{Sandbox, addresses};
 use crate::lab::endpoint::{Endpoint, EndpointConfig, Role, Teid, TunConfig, Tunnel};
+use crate::lab::gtp::{GtpDevice, GtpRole, PdpContext};
 use crate::lab::users::DATA_NETWORK;
 use crate::lab::{GATEWAY, GNB, Lab, Namespace, Process, UE_MTU, wait_for, wires};
 use crate::load::scenario::{Mac, Scenario};
@@ -62,6 +63,8 @@ impl Stage {
             Sandbox { container_id, namespace: &lab.pod, networks: "n3, n6" }.add(&lab)?;
             pod = first_address(&lab.pod, "net1")?;
             mac = wires::mac(&lab.pod, pod_interface)?;
+        } else if subject == Subject::KernelGtp {
+            pod = NODE_N3;
         }
         let destination = mac.parse().map_err(anyhow::Error::msg)?;
         let (upf, redirect, agent) = (None, None, None);
@@ -77,12 +80,12 @@ impl Stage {
             Subject::Native | Subject::Generic => self.start_agent(sessions)?,
             Subject::UserSpaceUpf => self.start_upf(sessions)?,
             Subject::KernelForwarding => {
-                node.sysctl("net/ipv4/ip_forward", "1")?;
-                node.ip(&format!(
-                    "address add 10.30.0.1/24 dev n3\naddress add 10.40.0.2/24 dev n6\n\
-                     route add {DATA_NETWORK} via {GATEWAY}\nroute add {} via {GNB}",
-                    nads::USERS
-                ))?;
+                self.route()?;
+                node.ip(&format!("route add {} via {GNB}", nads::USERS))?;
+            }
+            Subject::KernelGtp => {
+                self.route()?;
+                start_gtp(node, sessions)?;
             }
             Subject::BareRedirect => self.redirect = Some(self.attach_redirect()?),
         }
@@ -96,6 +99,15 @@ impl Stage {
             return Ok(());
         }
         poll_on(&self.lab.node, self.ingress(), self.cores.device, Priority::Device)
+    }
+
+    /// Makes the node the router between its masters.
+    fn route(&self) -> Result<()> {
+        self.lab.node.sysctl("net/ipv4/ip_forward", "1")?;
+        self.lab.node.ip(&format!(
+            "address add {NODE_N3}/24 dev n3\naddress add 10.40.0.2/24 dev n6\n\
+             route add {DATA_NETWORK} via {GATEWAY}"
+        ))
     }
 
     fn ingress(&self) -> &'static str {
@@ -256,6 +268,23 @@ impl Stage {
         lab.remove()
     }
 }
+
+/// The kernel's tunnels of all users.
+fn start_gtp(node: &Namespace, sessions: u32) -> Result<()> {
+    let device = GtpDevice::create(node, "gtp0", GtpRole::Ggsn, UE_MTU)?;
+    for number in 0..sessions {
+        device.add(&PdpContext {
+            ue: Ipv4Addr::from_bits(nads::FIRST_USER.to_bits() + number),
+            local_teid: nads::FIRST_UPLINK + number,
+            peer: GNB,
+            peer_teid: nads::FIRST_DOWNLINK + number,
+        })?;
+    }
+    node.ip(&format!("route add {} dev gtp0", nads::USERS))
+}
+
+/// The node's own address on its access master, where no pod has one.
+const NODE_N3: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 1);
 
 /// What a user-space UPF throws away itself.
 fn upf_drops(upf: &Endpoint) -> Counters {

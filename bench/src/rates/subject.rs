@@ -18,13 +18,22 @@ pub enum Subject {
     UserSpaceUpf,
     /// The kernel forwards plain IP from one master to the other: no tunnel, no pod.
     KernelForwarding,
+    /// The kernel's own GTP device (module `gtp`) and its router: no pod.
+    KernelGtp,
     /// An XDP program that redirects every frame as it is: the most that XDP can do here.
     BareRedirect,
 }
 
 impl Subject {
+    /// Those that every kernel has.
     pub const ALL: [Self; 5] =
         [Self::Native, Self::Generic, Self::UserSpaceUpf, Self::KernelForwarding, Self::BareRedirect];
+
+    /// All that this kernel has: its GTP device where the module is loaded.
+    pub fn of_this_kernel() -> Vec<Self> {
+        let gtp = std::path::Path::new("/sys/module/gtp").is_dir().then_some(Self::KernelGtp);
+        Self::ALL.into_iter().chain(gtp).collect()
+    }
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,6 +41,7 @@ impl Subject {
             Self::Generic => "netplane, generic XDP",
             Self::UserSpaceUpf => "user-space UPF",
             Self::KernelForwarding => "kernel forwarding, no tunnel",
+            Self::KernelGtp => "kernel GTP device",
             Self::BareRedirect => "bare XDP redirect",
         }
     }
@@ -54,6 +64,9 @@ impl Subject {
         match (self, direction) {
             (Self::KernelForwarding | Self::BareRedirect, _) => Arrival::AsSent,
             (_, Direction::Uplink) => Arrival::Decapsulated,
+            (Self::KernelGtp, Direction::Downlink) => {
+                Arrival::Encapsulated { is_v4: true, with_container: false }
+            }
             (_, Direction::Downlink) => Arrival::Encapsulated { is_v4: true, with_container: true },
         }
     }
@@ -66,7 +79,8 @@ impl Subject {
             destination: IpAddr::V4(pod),
             source_port: crate::lab::endpoint::GTPU_PORT,
             teid: Teid(nads::FIRST_UPLINK),
-            qfi: Some(nads::QFI),
+            // The kernel's GTP knows no QFI, and before Linux 6.8 takes no packet that has one.
+            qfi: (self != Self::KernelGtp).then_some(nads::QFI),
             downlink: false,
             dscp: 0,
         };

@@ -1,7 +1,7 @@
 //! The kernel's own GTP device as the gNB: its tunnels through netplane to a data network and back.
 
 use anyhow::{Context, Result};
-use netplane_bench::lab::gtp::{GtpDevice, PdpContext};
+use netplane_bench::lab::gtp::{GtpDevice, GtpRole, PdpContext};
 use netplane_bench::lab::polled::polled;
 use netplane_bench::lab::traffic::{self, EchoServer, Host};
 use netplane_bench::lab::upf_pod::UpfPod;
@@ -32,7 +32,7 @@ impl<'a> Stage<'a> {
         let with_echo = n3.replace(r#""gtpu": { "#, r#""gtpu": { "echo": true, "#);
         lab.write_nad("n3.yaml", with_echo.as_bytes())?;
         let users = users::users(3);
-        let device = GtpDevice::create(&lab.gnb, "gtp0", UE_MTU)?;
+        let device = GtpDevice::create(&lab.gnb, "gtp0", GtpRole::Sgsn, UE_MTU)?;
         let upf_pod = UpfPod::attach(lab)?;
         for user in &users {
             device.add(&PdpContext {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use netplane_bench::lab::capture::{Capture, Frame, FrameSender};
 use netplane_bench::lab::cni::{Sandbox, addresses};
 use netplane_bench::lab::command::IP;
-use netplane_bench::lab::gtp::{GtpDevice, PdpContext};
+use netplane_bench::lab::gtp::{GtpDevice, GtpRole, PdpContext};
 use netplane_bench::lab::traffic::{self, EchoServer, Host};
 use netplane_bench::lab::upf_pod::LIMIT;
 use netplane_bench::lab::users::{UE_POOL, users};
@@ -235,7 +235,7 @@ fn over_a_bond(mode: &str) {
     let container_id = format!("{}-sandbox", lab.pod.name());
     Sandbox { container_id, namespace: &lab.pod, networks: "n3, n6" }.add(&lab).expect("attached");
     let user = &users(1)[0];
-    let device = GtpDevice::create(&lab.gnb, "gtp0", UE_MTU).expect("a GTP device");
+    let device = GtpDevice::create(&lab.gnb, "gtp0", GtpRole::Sgsn, UE_MTU).expect("a GTP device");
     let context = PdpContext { ue: user.ue, local_teid: DOWNLINK, peer: POD_N3, peer_teid: UPLINK };
     device.add(&context).expect("a tunnel");
     lab.gnb

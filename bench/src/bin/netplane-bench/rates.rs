@@ -14,7 +14,7 @@ pub(crate) struct RatesArguments {
     /// The binary to measure; else the one beside this program.
     #[arg(long)]
     netplane: Option<PathBuf>,
-    /// What is compared; everything unless given.
+    /// What is compared; unless given, everything that this kernel has.
     #[arg(long, value_delimiter = ',')]
     subjects: Vec<Subject>,
     #[arg(long, value_delimiter = ',', default_value = "uplink,downlink")]
@@ -44,7 +44,7 @@ pub(crate) struct RatesArguments {
 pub(crate) fn run(arguments: &RatesArguments) -> Result<Vec<Row>> {
     demo::clean_up_on_signals()?;
     let subjects =
-        if arguments.subjects.is_empty() { Subject::ALL.to_vec() } else { arguments.subjects.clone() };
+        if arguments.subjects.is_empty() { Subject::of_this_kernel() } else { arguments.subjects.clone() };
     let plan = Plan {
         netplane: arguments.netplane.clone().map_or_else(attach::own_netplane, Ok)?,
         subjects,
