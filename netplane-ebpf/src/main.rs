@@ -8,6 +8,7 @@
 #![expect(internal_features, reason = "there is no other way to ask whether a value is a constant")]
 
 mod counters;
+mod failures;
 mod maps;
 mod skb;
 mod tables;
@@ -36,7 +37,7 @@ fn netplane_xdp(ctx: XdpContext) -> u32 {
             xdp_action::XDP_PASS
         }
         Kind::Transmit => xdp_action::XDP_TX,
-        Kind::Redirect => redirect(verdict.port()),
+        Kind::Redirect => redirect(ifindex, verdict.port()),
         Kind::Drop => {
             counters::count_drop(&ctx, verdict, frame.len());
             xdp_action::XDP_DROP
@@ -63,7 +64,7 @@ fn netplane_xdp_answer(ctx: XdpContext) -> u32 {
     match verdict.kind() {
         Kind::Answer => {
             counters::count(verdict, frame.len());
-            if verdict.port() == NO_INDEX { xdp_action::XDP_TX } else { redirect(verdict.port()) }
+            if verdict.port() == NO_INDEX { xdp_action::XDP_TX } else { redirect(ifindex, verdict.port()) }
         }
         Kind::PassCounted => {
             counters::count(verdict, frame.len());
@@ -80,8 +81,11 @@ fn netplane_xdp_answer(ctx: XdpContext) -> u32 {
 
 /// Out by a master. One that has vanished: dropped, as a frame already rewritten cannot be passed.
 #[inline(always)]
-fn redirect(port: u32) -> u32 {
-    maps::PORTS.redirect(port, u64::from(xdp_action::XDP_DROP)).unwrap_or_else(|action| action)
+fn redirect(ifindex: u32, port: u32) -> u32 {
+    maps::PORTS.redirect(port, u64::from(xdp_action::XDP_DROP)).unwrap_or_else(|action| {
+        failures::netplane_vanished(ifindex);
+        action
+    })
 }
 
 /// A reachable panic is an endless loop, which the verifier refuses to load.

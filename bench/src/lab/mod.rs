@@ -159,6 +159,19 @@ impl Lab {
         host.ethtool(interface, &["gro", "on"])
     }
 
+    /// A master that was removed is there again, as it was at first: new devices with the same names and, on the
+    /// host's end, the same address.
+    ///
+    /// # Errors
+    /// The kernel refuses; or it is neither `n3` nor `n6`.
+    pub fn wire_again(&self, master: &str) -> Result<()> {
+        match master {
+            "n3" => self.wire(&self.gnb, "n3", &format!("{GNB}/24")),
+            "n6" => self.wire(&self.dn, "n6", &format!("{GATEWAY}/24")),
+            other => bail!("the lab has no master {other}"),
+        }
+    }
+
     /// Another network namespace, for one more pod; it goes with the lab.
     ///
     /// # Errors

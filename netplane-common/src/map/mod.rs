@@ -4,6 +4,7 @@
 mod counters;
 mod endpoint;
 mod event;
+mod failure;
 mod next_hop;
 #[cfg(feature = "user")]
 mod pod;
@@ -14,6 +15,7 @@ pub use counters::{
 };
 pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, UnknownTeid, endpoint_flags};
 pub use event::{Event, EventKind};
+pub use failure::{Failure, FailureKey};
 pub use next_hop::{LookedUp, NextHop, NextHopState, OffloadWire, RouteKey, Router, next_hop_flags};
 pub use session::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, SessionAction, UplinkEntry, UplinkKey, UplinkKey6,

@@ -6,7 +6,7 @@
 )]
 
 use super::{
-    AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey,
+    AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FailureKey,
     NetworkName, NextHop, OffloadWire, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 
@@ -30,6 +30,7 @@ pod!(
     DownlinkKey6,
     EndpointEntry,
     EndpointKey,
+    FailureKey,
     NetworkName,
     NextHop,
     OffloadWire,

@@ -5,9 +5,11 @@ mod sessions;
 use self::sessions::Identities;
 use super::beside::Beside;
 use super::ground::Ground;
+use super::lost::Growth;
 use super::memory;
 use super::metrics::Metrics;
 use super::observers::Observers;
+use super::probe::Probe;
 use super::scrape::{self, Scraped};
 use super::sessions::Happened;
 use super::sessions::journal::Journal;
@@ -73,6 +75,8 @@ pub(super) struct Core<K> {
     asked: BTreeSet<(ContainerKey, u32, IpAddr)>,
     metrics: Arc<Metrics>,
     totals: Totals,
+    losses: Growth,
+    pub(super) probe: Probe,
     pub(super) most_session_series: Option<usize>,
     /// The sessions of the API, whose pods they are, and where they are written down.
     programmed: Programmed,
@@ -120,6 +124,8 @@ impl<K: Kernel> Core<K> {
             asked: BTreeSet::new(),
             metrics,
             totals: Totals::default(),
+            losses: Growth::default(),
+            probe: Probe::default(),
             most_session_series: None,
             programmed: Programmed::default(),
             identities: Identities::default(),
@@ -318,6 +324,7 @@ impl<K: Kernel> Core<K> {
             tracing::info!(?pods, "their endpoints are others: their sessions were compiled again");
         }
         self.compiled = compile_beside(&self.world, &mut self.slots, &self.programmed);
+        self.probe.want(self.compiled.tables.masters.keys().copied().collect());
         if self.takes_over {
             let unresolved = self.compiled.wanted.iter().any(|it| !it.resolved);
             if unresolved && self.ground.waits_for_neighbours() {
@@ -391,10 +398,26 @@ impl<K: Kernel> Core<K> {
         for wanted in self.compiled.wanted.iter().filter(|it| !it.resolved) {
             self.observers.resolve(&wanted.from.container, wanted.ifindex, wanted.address);
         }
-        let due = self.retry.is_some_and(|(at, _)| Instant::now() >= at);
+        self.observe_losses();
+        let changed = if self.takes_over { Vec::new() } else { self.kernel.changed(&self.current) };
+        changed.iter().for_each(|it| self.current.apply(it));
+        let due = !changed.is_empty() || self.retry.is_some_and(|(at, _)| Instant::now() >= at);
         // The ground may have become firm by patience alone.
         if due || self.takes_over || self.compiled == Compiled::default() {
             self.reconcile();
+        }
+    }
+
+    fn observe_losses(&mut self) {
+        match self.kernel.lost() {
+            Ok(lost) => {
+                self.source_problems.remove("losses");
+                self.losses.observe(&lost, Instant::now());
+            }
+            Err(error) => {
+                let problem = Problem { message: chain(&*error.source), object: error.operation };
+                self.source_problems.insert("losses", vec![problem]);
+            }
         }
     }
 
@@ -422,7 +445,8 @@ impl<K: Kernel> Core<K> {
         let problems = self.problems();
         let shown = self.most_session_series.unwrap_or(0);
         let ready = self.is_ready();
-        let mut status = status::gather_some(&mut self.kernel, &self.compiled, ready, problems, shown);
+        let mut status =
+            status::gather(&mut self.kernel, &self.compiled, (ready, problems, self.probe.devices()), shown);
         let state = |it: bool| if it { SessionState::Forwarding } else { SessionState::NextHopUnresolved };
         let sessions = self.compiled.sessions.iter().map(|it| (&it.network, state(it.resolved)));
         let nothing = BTreeMap::new();
@@ -454,7 +478,8 @@ impl<K: Kernel> Core<K> {
 
     pub(super) fn top(&mut self) -> Top {
         let (problems, ready) = (self.problems(), self.is_ready());
-        let mut status = status::gather_some(&mut self.kernel, &self.compiled, ready, problems, 0);
+        let mut status =
+            status::gather(&mut self.kernel, &self.compiled, (ready, problems, self.probe.devices()), 0);
         let endpoints = match self.totals.get(&mut self.kernel, &self.compiled) {
             Ok(forwarded) => forwarded.iter().map(|((network, pod), it)| EndpointTraffic {
                 network: network.clone(),
@@ -483,7 +508,12 @@ impl<K: Kernel> Core<K> {
     pub(super) fn status(&mut self) -> Status {
         let problems = self.problems();
         let ready = self.is_ready();
-        let mut status = status::gather(&mut self.kernel, &self.compiled, ready, problems);
+        let mut status = status::gather(
+            &mut self.kernel,
+            &self.compiled,
+            (ready, problems, self.probe.devices()),
+            usize::MAX,
+        );
         status.programmed.sessions = self.programmed.len();
         status
     }
@@ -494,7 +524,10 @@ impl<K: Kernel> Core<K> {
             object: format!("container {container}"),
             message: error.clone(),
         });
-        problems.chain(&self.kernel_problems).cloned().chain(unseen).collect()
+        let masters = &self.compiled.tables.masters;
+        let name = |it| masters.get(&it).map_or_else(|| format!("interface {it}"), |it| it.name.clone());
+        let lost = self.losses.problems(name);
+        problems.chain(&self.kernel_problems).cloned().chain(unseen).chain(lost).collect()
     }
 }
 

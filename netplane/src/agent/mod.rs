@@ -8,9 +8,11 @@ mod core;
 mod front;
 mod ground;
 mod lock;
+mod lost;
 mod memory;
 mod metrics;
 mod observers;
+mod probe;
 mod reports;
 mod scrape;
 mod sessions;
@@ -32,6 +34,7 @@ use crate::sources::{Fact, Stop};
 use lock::Lock;
 use metrics::Metrics;
 use observers::Observers;
+use probe::Probe;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -134,6 +137,7 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
     start_sources(options, &facts, &stop)?;
     let mut core =
         Core::new(kernel, Observers::new(facts, options, &stop), options.cluster.is_some(), metrics)?;
+    core.probe = Probe::start(&stop)?;
     core.most_session_series = options.metrics_sessions;
     core.take_over_sessions(&journal(&options.socket), options.sessions_per_pod)?;
     tokio::select! {

@@ -32,6 +32,7 @@ pub(super) struct Scraped<'a> {
 pub(super) fn registry(scraped: &Scraped<'_>) -> Registry {
     let mut out = Out(Registry::with_prefix("netplane"));
     out.state(scraped.status);
+    out.lost(scraped.status);
     out.networks(scraped);
     out.kernel(scraped);
     if let Some(most) = scraped.most_sessions {
@@ -74,6 +75,21 @@ impl Out {
         for it in &status.masters {
             let mode = format!("{:?}", it.attached).to_lowercase();
             set(vec![("master", it.name.clone()), ("mode", mode)], 1);
+        }
+    }
+
+    fn lost(&mut self, status: &Status) {
+        let help = "Packets that were to leave by the master and that the kernel has lost";
+        let packets = self.counter("lost_packets", help);
+        for master in &status.masters {
+            for it in &master.lost {
+                let labels = vec![
+                    ("master", master.name.clone()),
+                    ("from", it.from.clone()),
+                    ("reason", it.reason.clone()),
+                ];
+                packets.get_or_create(&labels).inc_by(it.packets);
+            }
         }
     }
 

@@ -69,6 +69,12 @@ fn shown(status: &Status) -> Result<String, std::fmt::Error> {
         let beside = if it.local { ", TC for what pods send each other" } else { "" };
         let why = it.why.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
         writeln!(out, "  {:<16} {}{beside}{why}", it.name, it.attached)?;
+        if let Some(device) = &it.device {
+            writeln!(out, "    {device}")?;
+        }
+        for it in &it.lost {
+            writeln!(out, "    lost: {} packets from {}, {}", it.packets, it.from, it.reason)?;
+        }
     }
     writeln!(out, "networks")?;
     for it in &status.networks {
@@ -108,6 +114,9 @@ fn shown(status: &Status) -> Result<String, std::fmt::Error> {
     writeln!(out, "problems: {}", status.problems.len())?;
     for it in &status.problems {
         writeln!(out, "  {}: {}", it.object, it.message)?;
+    }
+    for it in &status.notes {
+        writeln!(out, "note: {}: {}", it.object, it.message)?;
     }
     Ok(text)
 }

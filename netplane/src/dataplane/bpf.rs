@@ -1,12 +1,13 @@
 //! The real kernel: loads the object with pinned maps, keeps the links, reads the counters.
 
 use super::bpffs::Pins;
+use super::failures::{Failures, Layout};
 use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
 use super::sizes::{self, DEFAULT_SESSIONS};
 use super::upgrade::Upgrade;
-use super::{Attached, Kernel, KernelError, Left, LoadError, Statistics, load_xdp, read_back};
-use crate::world::tables::Operation;
+use super::{Attached, Kernel, KernelError, Left, LoadError, Lost, Statistics, load_xdp, read_back};
+use crate::world::tables::{Operation, Tables};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use netplane_common::map::{Counter, Event, network_counter_index};
@@ -22,6 +23,7 @@ pub struct BpfKernel {
     links: Links,
     pins: Pins,
     upgrade: Upgrade,
+    failures: Failures,
     logger: EbpfLogger<&'static dyn log::Log>,
 }
 
@@ -44,11 +46,15 @@ impl BpfKernel {
         let pins = Pins::open(bpffs)?;
         let upgrade = Upgrade::begin(&pins)?;
         let paths = PINNED.map(|name| (name, pins.map(name)));
+        let layout = Layout::find();
         let mut loader = EbpfLoader::new();
         for (name, path) in &paths {
             loader.map_pin_path(name, path.as_path());
         }
         sizes::set(&mut loader, &pins, sessions);
+        if let Ok(layout) = &layout {
+            layout.tell(&mut loader);
+        }
         let mut ebpf = loader.load(super::object()).map_err(|source| KernelError {
             operation: "load the packet programs' object".to_owned(),
             remedy: Some(
@@ -67,7 +73,19 @@ impl BpfKernel {
         let maps = Maps::take(&mut ebpf)?;
         let mut links = Links::new(pins.clone());
         links.take_over(&mut ebpf)?;
-        Ok(Self { ebpf, maps, links, pins, upgrade, logger })
+        let failures = Failures::start(&mut ebpf, &pins, layout.as_ref())?;
+        let mut this = Self { ebpf, maps, links, pins, upgrade, failures, logger };
+        this.watch();
+        Ok(this)
+    }
+}
+
+impl BpfKernel {
+    /// Losses are counted on the masters that have XDP now.
+    fn watch(&mut self) {
+        if let Err(error) = self.failures.watch(&self.links.on_xdp()) {
+            tracing::warn!(%error, "redirects that fail are not counted on all masters");
+        }
     }
 }
 
@@ -111,6 +129,10 @@ impl Kernel for BpfKernel {
                 other => self.maps.apply(other, &self.upgrade.counters),
             };
             failures.extend(result.err().map(|error| (index, error)));
+        }
+        let is_of_master = |it: &Operation| matches!(it, Operation::Attach { .. } | Operation::Detach { .. });
+        if operations.iter().any(is_of_master) {
+            self.watch();
         }
         match self.upgrade.finish(&waiting) {
             Ok(gone) => gone.into_iter().for_each(links::wait_until_detached),
@@ -161,6 +183,26 @@ impl Kernel for BpfKernel {
 
     fn attached(&mut self, ifindex: u32) -> Attached {
         self.links.attached(ifindex)
+    }
+
+    fn changed(&mut self, in_force: &Tables) -> Vec<Operation> {
+        let again = self.links.masters_to_attach(&self.ebpf).unwrap_or_else(|error| {
+            tracing::warn!(%error, "links are not looked after");
+            Vec::new()
+        });
+        let attached = again.into_iter().filter(|it| in_force.masters.contains_key(it));
+        let mut changed: Vec<_> = attached.map(|ifindex| Operation::Detach { ifindex }).collect();
+        let is_lost = |(index, ifindex): &(&u32, &u32)| !self.maps.leads_to(**index, **ifindex);
+        let lost = in_force.ports.iter().filter(is_lost);
+        changed.extend(lost.map(|(index, _)| Operation::ClearPort { index: *index }));
+        changed
+    }
+
+    fn lost(&mut self) -> Result<Lost, KernelError> {
+        let packets = self.failures.read();
+        let packets =
+            packets.map_err(|it| cannot_read("the counters of redirects that fail".to_owned(), it))?;
+        Ok(Lost { packets, note: self.failures.note().map(str::to_owned) })
     }
 
     fn statistics(&mut self) -> Statistics {

@@ -7,6 +7,7 @@
 //! BPFFS/v3/links/tc-4         the same for TC; `local-4` beside XDP, `wire-9` the offload wire
 //! BPFFS/v3/filters/tc-4       a folder where there is no link but a filter on clsact
 //! BPFFS/v3/offloads/4/rx-gro  a folder: this was on, and is off while netplane is attached
+//! BPFFS/v3/tracing/xdp_exception …  one file a tracepoint
 //! ```
 //!
 //! Folders of older layouts are an older agent's, see [`super::upgrade`].
@@ -71,7 +72,7 @@ impl Pins {
         mount_if_missing(root).map_err(failed)?;
         let this = Self { root: root.to_owned() };
         this.refuse_newer_layouts()?;
-        for folder in [this.maps(), this.links(), this.filters(), this.all_offloads()] {
+        for folder in [this.maps(), this.links(), this.filters(), this.all_offloads(), this.all_tracing()] {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
         Ok(this)
@@ -99,6 +100,19 @@ impl Pins {
 
     fn all_offloads(&self) -> PathBuf {
         self.version().join("offloads")
+    }
+
+    fn all_tracing(&self) -> PathBuf {
+        self.version().join("tracing")
+    }
+
+    pub(super) fn tracing(&self, tracepoint: &str) -> PathBuf {
+        self.all_tracing().join(tracepoint)
+    }
+
+    /// Detaches the program from a tracepoint, if there is one.
+    pub(super) fn stop_tracing(&self, tracepoint: &str) -> Result<(), KernelError> {
+        gone(&self.tracing(tracepoint), |it| std::fs::remove_file(it))
     }
 
     pub(super) fn link(&self, hook: Hook, ifindex: u32) -> PathBuf {

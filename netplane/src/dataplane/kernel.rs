@@ -2,7 +2,7 @@
 
 use super::Statistics;
 use crate::world::tables::{Operation, Tables};
-use netplane_common::map::{Counter, Event};
+use netplane_common::map::{Counter, Event, FailureKey};
 use std::collections::BTreeMap;
 
 /// What went wrong with one operation. The rest of a batch is still applied.
@@ -63,6 +63,15 @@ pub struct Left {
     pub in_force: bool,
 }
 
+/// Packets that the kernel has lost after the decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Of masters with XDP, since it was attached.
+    pub packets: BTreeMap<FailureKey, u64>,
+    /// Why they are not counted, or not all.
+    pub note: Option<String>,
+}
+
 /// The kernel's side of the fast path. `dataplane::bpf` is the real one; tests use a double.
 pub trait Kernel: Send {
     /// For a start that takes over pins. `networks` and all indices are as they were.
@@ -99,6 +108,16 @@ pub trait Kernel: Send {
 
     /// How the kernel says that a master is attached.
     fn attached(&mut self, ifindex: u32) -> Attached;
+
+    /// Looks whether what is in force is still so, and whether a master may have what it could not have before.
+    /// Returns what to forget of the tables in force, as operations, so that it is made so again.
+    fn changed(&mut self, in_force: &Tables) -> Vec<Operation>;
+
+    /// Packets that were to leave and that the kernel has lost.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn lost(&mut self) -> Result<Lost, KernelError>;
 
     /// What the kernel says of programs and maps.
     fn statistics(&mut self) -> Statistics;

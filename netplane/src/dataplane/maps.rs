@@ -15,7 +15,7 @@ use netplane_common::wire::{Be32, ip};
 use std::collections::BTreeSet;
 
 /// The maps that are pinned; the log's ring buffer belongs to one program and is not.
-pub(super) const PINNED: [&str; 18] = [
+pub(super) const PINNED: [&str; 19] = [
     "UPLINK",
     "UPLINK6",
     "DOWNLINK4",
@@ -32,6 +32,7 @@ pub(super) const PINNED: [&str; 18] = [
     "EVENTS",
     "DEVICES",
     "WIRE",
+    "FAILURES",
     // A program array forgets its programs with the last reference to it from outside.
     "XDP_ANSWER",
     "TC_ANSWER",
@@ -93,6 +94,12 @@ impl Maps {
             remedy: remedy(&source),
             source: Box::new(source),
         })
+    }
+
+    /// Whether an element of the device map has this device. The kernel takes a device out that goes, to another
+    /// namespace as well.
+    pub(super) fn leads_to(&self, index: u32, ifindex: u32) -> bool {
+        self.ports.get(index, 0).is_ok_and(|it| it.if_index == ifindex)
     }
 
     fn write(&mut self, operation: &Operation, kept: &BTreeSet<u32>) -> Result<(), MapError> {

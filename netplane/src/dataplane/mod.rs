@@ -2,6 +2,7 @@
 
 mod bpf;
 mod bpffs;
+mod failures;
 mod kernel;
 mod links;
 mod maps;
@@ -12,7 +13,7 @@ mod statistics;
 mod upgrade;
 
 pub use bpf::BpfKernel;
-pub use kernel::{Attached, AttachedMode, Kernel, KernelError, Left, TABLE_FULL};
+pub use kernel::{Attached, AttachedMode, Kernel, KernelError, Left, Lost, TABLE_FULL};
 pub use programs::{LoadError, TC_LOCAL_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp};
 pub use sizes::DEFAULT_SESSIONS;
 pub use statistics::Statistics;

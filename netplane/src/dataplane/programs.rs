@@ -30,7 +30,7 @@ pub enum LoadError {
 /// The kernel's verifier refuses one, or a map is of other programs.
 pub fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     for name in [XDP_PROGRAM, XDP_ANSWER_PROGRAM] {
-        xdp(ebpf, name)?.load().map_err(|it| LoadError::Program(name, it))?;
+        once(xdp(ebpf, name)?.load()).map_err(|it| LoadError::Program(name, it))?;
     }
     let answer = xdp(ebpf, XDP_ANSWER_PROGRAM)?.fd();
     let answer =
@@ -38,18 +38,26 @@ pub fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     let_answer(ebpf, "XDP_ANSWER", &answer)
 }
 
-/// Loads the TC programs.
+/// Loads the TC programs. What an earlier attempt has loaded stays.
 ///
 /// # Errors
 /// As for [`load_xdp`].
 pub fn load_tc(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     for name in [TC_PROGRAM, TC_LOCAL_PROGRAM, TC_ANSWER_PROGRAM] {
-        classifier(ebpf, name)?.load().map_err(|it| LoadError::Program(name, it))?;
+        once(classifier(ebpf, name)?.load()).map_err(|it| LoadError::Program(name, it))?;
     }
     let answer = classifier(ebpf, TC_ANSWER_PROGRAM)?.fd();
     let answer =
         answer.and_then(|it| Ok(it.try_clone()?)).map_err(|it| LoadError::Program(TC_ANSWER_PROGRAM, it))?;
     let_answer(ebpf, "TC_ANSWER", &answer)
+}
+
+/// Those that were loaded before the first failure are there when it is tried again.
+fn once(loaded: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match loaded {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
 }
 
 /// Puts the program that answers where the others look for it.

@@ -30,6 +30,8 @@ pub struct Link {
     /// Index of the device below (`IFLA_LINK`), for a VLAN device or a macvlan; in the namespace that it is
     /// in, which may be another one.
     pub parent: Option<u32>,
+    /// The device below is in another namespace (`IFLA_LINK_NETNSID`).
+    pub parent_is_elsewhere: bool,
     /// Of a VLAN device: its identifier.
     pub vlan: Option<u16>,
     /// Of a macvlan.
@@ -236,6 +238,7 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::Link(index) => link.parent = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => link.parent_is_elsewhere = true,
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Address(bytes) => {
                 link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac::new);

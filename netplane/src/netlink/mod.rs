@@ -3,9 +3,11 @@
 
 pub mod addr;
 pub mod configure;
+pub mod device;
 pub mod ethtool;
 pub mod link;
 pub mod neigh;
+pub mod netdev;
 pub mod netns;
 pub mod observe;
 pub mod route;

@@ -2,7 +2,7 @@
 //! and everything else is in the tables.
 
 use super::directory::Directory;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, named};
 use super::programmed::Programmed;
 use super::session;
 use super::slots::{HopKey, Slots, Way};
@@ -96,8 +96,8 @@ pub struct Compiled {
 pub(super) struct Compilation<'a> {
     pub(super) slots: &'a mut Slots,
     pub(super) out: Compiled,
-    /// Pods' macvlans in bridge mode: the name of their master, and their MAC.
-    local: BTreeSet<(&'a str, Mac)>,
+    /// Pods' macvlans in bridge mode: the index of their master, and their MAC.
+    local: BTreeSet<(u32, Mac)>,
     /// What was found for an endpoint, which is known by where its key lies: sessions ask the same again and
     /// again.
     ways: BTreeMap<(usize, Way), (u32, bool)>,
@@ -126,7 +126,7 @@ pub fn compile_beside(world: &World, slots: &mut Slots, programmed: &Programmed)
 }
 
 impl<'a> Compilation<'a> {
-    pub(super) fn new(slots: &'a mut Slots, world: &'a World) -> Self {
+    pub(super) fn new(slots: &'a mut Slots, world: &World) -> Self {
         let (ways, networks) = (BTreeMap::new(), BTreeMap::new());
         Self { slots, out: Compiled::default(), local: local(world), ways, networks }
     }
@@ -418,7 +418,7 @@ impl Compilation<'_> {
             });
         }
         let is_bridge = endpoint.link.macvlan_mode == Some(MacvlanMode::Bridge);
-        let is_local = |mac: Mac| is_bridge && self.local.contains(&(endpoint.named.name.as_str(), mac));
+        let is_local = |mac: Mac| is_bridge && self.local.contains(&(endpoint.named.index, mac));
         let state = match mac {
             None => NextHopState::Unresolved,
             Some(mac) if is_local(mac) => NextHopState::Local,
@@ -480,14 +480,16 @@ impl Compilation<'_> {
 }
 
 /// Whom macvlan in bridge mode delivers to by itself: the attachments of all pods, with master and MAC.
-fn local(world: &World) -> BTreeSet<(&str, Mac)> {
+fn local(world: &World) -> BTreeSet<(u32, Mac)> {
     let mut local = BTreeSet::new();
     for (key, attachment) in &world.attachments {
         let links = world.pods.get(&key.container).map(|it| it.links.as_slice()).unwrap_or_default();
         let own = links.iter().filter(|it| it.name == key.interface);
         let bridged = own.filter(|it| it.macvlan_mode == Some(MacvlanMode::Bridge));
-        let macs = bridged.filter_map(|it| it.mac);
-        local.extend(attachment.master.as_deref().into_iter().zip(macs));
+        for link in bridged {
+            let master = named(world, attachment, Some(link)).ok().map(|it| it.index);
+            local.extend(master.zip(link.mac));
+        }
     }
     local
 }

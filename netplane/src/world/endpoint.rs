@@ -44,15 +44,10 @@ impl<'w> Endpoint<'w> {
         let Some(snapshot) = world.pods.get(&key.container) else {
             return Ok(None);
         };
-        let name =
-            attachment.master.as_deref().ok_or("its master is not known: the NAD's config names none")?;
-        let named = world
-            .masters
-            .get(name)
-            .ok_or_else(|| format!("master \"{name}\" does not exist on this node"))?;
-        let (master, vlan) = below(world, named)?;
         let interface = &key.interface;
         let link = snapshot.links.iter().find(|it| it.name == *interface);
+        let named = named(world, attachment, link)?;
+        let (master, vlan) = below(world, named)?;
         let link = link.ok_or_else(|| format!("interface {interface} is not in the pod"))?;
         let mac = link.mac.ok_or_else(|| format!("interface {interface} has no MAC address"))?;
         let own = || {
@@ -154,6 +149,23 @@ impl<'w> Endpoint<'w> {
     pub(super) fn is_up(&self) -> bool {
         self.link.up && self.named.up && self.master.up
     }
+}
+
+/// The master of an attachment. A macvlan stays on its device whatever the device is called now, so the kernel's
+/// word counts, and the name only where there is no other.
+pub(super) fn named<'w>(
+    world: &'w World,
+    attachment: &Attachment,
+    link: Option<&Link>,
+) -> Result<&'w Link, String> {
+    let name = attachment.master.as_deref().ok_or("its master is not known: the NAD's config names none")?;
+    // A parent in the pod's own namespace (`linkInContainer`) is none of the node's.
+    let parent = link.filter(|it| it.macvlan_mode.is_some() && it.parent_is_elsewhere);
+    let named = match parent.and_then(|it| it.parent) {
+        Some(index) => world.masters.values().find(|it| it.index == index),
+        None => world.masters.get(name),
+    };
+    named.ok_or_else(|| format!("master \"{name}\" does not exist on this node"))
 }
 
 /// The device that a master's frames come in by, and the tag that they have there.

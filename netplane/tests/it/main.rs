@@ -41,6 +41,8 @@ mod ipv6;
 mod kubelet;
 mod lint;
 mod local;
+mod lost;
+mod masters;
 mod recorded;
 mod router;
 mod sessions;

@@ -18,18 +18,33 @@ use crate::netlink::xdp as kernel_xdp;
 use crate::world::tables::{Master, XdpMode};
 use aya::Ebpf;
 use offloads::Offloads;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 use tc::Tc;
 use wire::Wire;
 use xdp::{Refusal, XdpLinks};
 
 pub(super) use xdp::wait_until_detached;
 
+/// How long to wait before native XDP is tried again where the driver has refused it for what may change: its MTU,
+/// its queues.
+const RETRY: Duration = Duration::from_secs(30);
+
 /// What was decided for a master that is attached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Note {
     text: String,
     is_problem: bool,
+    retry: Retry,
+}
+
+/// When native XDP may be possible after all.
+#[derive(Clone, Copy, Debug)]
+enum Retry {
+    Never,
+    /// When nobody else's program is there.
+    WhenFree,
+    At(Instant),
 }
 
 /// The links of this agent. Dropping them detaches nothing: the pins hold them.
@@ -94,7 +109,12 @@ impl Links {
                 self.attach_local(ebpf, ifindex, master)
             }
             Err(refusal) if master.mode == XdpMode::Auto && refusal.leaves_tc() => {
-                let note = Note { is_problem: refusal.is_problem(), text: refusal.to_string() };
+                let retry = match refusal {
+                    Refusal::Foreign(_) => Retry::WhenFree,
+                    Refusal::Driver(_) | Refusal::Tags(_) => Retry::At(Instant::now() + RETRY),
+                    _ => Retry::Never,
+                };
+                let note = Note { is_problem: refusal.is_problem(), text: refusal.to_string(), retry };
                 self.attach_tc(ebpf, ifindex, master, Some(note))
             }
             Err(refusal) => Err(refusal.into_error()),
@@ -201,11 +221,31 @@ impl Links {
         Ok(masters)
     }
 
+    /// Masters that are to be attached once more: their link is without effect now, and has been let go, or
+    /// they may have native XDP after all.
+    pub(super) fn masters_to_attach(&mut self, ebpf: &Ebpf) -> Result<Vec<u32>, KernelError> {
+        let mut again = self.xdp.let_go_of_dead(ebpf)?;
+        let now = Instant::now();
+        let is_due = |(ifindex, note): &(&u32, &Note)| match note.retry {
+            Retry::Never => false,
+            Retry::WhenFree => kernel_xdp::attached(**ifindex).is_ok_and(|it| it.program.is_none()),
+            Retry::At(at) => now >= at,
+        };
+        again.extend(self.notes.iter().filter(is_due).map(|(ifindex, _)| *ifindex));
+        Ok(again)
+    }
+
+    /// Masters on which XDP is attached.
+    pub(super) fn on_xdp(&self) -> BTreeSet<u32> {
+        self.xdp.masters()
+    }
+
     /// How the kernel says that a master is attached, and why so.
     pub(super) fn attached(&self, ifindex: u32) -> Attached {
         let on_tc = self.tc.has(Hook::Tc, ifindex);
         let local = self.tc.has(Hook::Local, ifindex);
-        let mode = match kernel_xdp::attached(ifindex) {
+        let on_xdp = kernel_xdp::attached(ifindex);
+        let mode = match &on_xdp {
             // With TC, the program in the driver is somebody else's.
             _ if on_tc => AttachedMode::Tc,
             Ok(it) if it.driver => AttachedMode::Native,
@@ -213,20 +253,26 @@ impl Links {
             _ => AttachedMode::None,
         };
         let note = self.notes.get(&ifindex);
+        // One that was there before is what the note is about.
+        let is_new = !note.is_some_and(|it| matches!(it.retry, Retry::WhenFree));
+        let before = on_xdp.ok().and_then(|it| it.program).filter(|_| on_tc && is_new);
+        let before = before.map(|it| format!("{} has packets before netplane", xdp::name_of(it)));
         let wireless = (on_tc || local).then_some(self.no_wire.as_ref()).flatten();
         Attached {
             mode,
             local,
-            why: note.map(|it| it.text.clone()),
+            why: note.map(|it| it.text.clone()).or_else(|| before.clone()),
             problem: note
                 .filter(|it| it.is_problem)
                 .map(|it| it.text.clone())
+                // With TC by choice there may be a reason for it.
+                .or_else(|| before.filter(|_| note.is_some()))
                 .or_else(|| wireless.map(|it| format!("merged packets are dropped: {it}"))),
         }
     }
 }
 
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |it| it.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

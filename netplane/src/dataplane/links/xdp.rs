@@ -9,7 +9,7 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{Xdp, XdpError, XdpLink, XdpMode as Flags};
 use aya::programs::{ProgramError, ProgramInfo};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Links by interface index.
@@ -188,6 +188,24 @@ impl XdpLinks {
         Ok(())
     }
 
+    /// Links whose device came back from another namespace, or that somebody has detached, are of no use: they go.
+    pub(super) fn let_go_of_dead(&mut self, ebpf: &Ebpf) -> Result<Vec<u32>, KernelError> {
+        let own = ebpf.program(XDP_PROGRAM).and_then(|it| Some(it.info().ok()?.id()));
+        let is_dead = |it: &&u32| xdp::attached(**it).is_ok_and(|it| it.program != own);
+        let dead: Vec<u32> = self.links.keys().filter(is_dead).copied().collect();
+        for ifindex in &dead {
+            tracing::warn!(ifindex, "XDP was detached by somebody else");
+            self.links.remove(ifindex);
+            self.pins.unlink(Hook::Xdp, *ifindex)?;
+        }
+        Ok(dead)
+    }
+
+    /// Masters that have a link.
+    pub(super) fn masters(&self) -> BTreeSet<u32> {
+        self.links.keys().copied().collect()
+    }
+
     /// Lets go of all links; returns the masters that had one.
     pub(super) fn forget(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.links).into_keys().collect()
@@ -213,7 +231,7 @@ fn replace(program: &mut Xdp, link: XdpLink) -> Result<FdLink, Box<dyn std::erro
     Ok(FdLink::try_from(program.take_link(id)?)?)
 }
 
-fn name_of(id: u32) -> String {
+pub(super) fn name_of(id: u32) -> String {
     let name = aya::programs::loaded_programs()
         .filter_map(Result::ok)
         .find(|it: &ProgramInfo| it.id() == id)
