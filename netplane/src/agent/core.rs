@@ -25,6 +25,7 @@ use crate::nad::fast_path::{FAST_PATH_ANNOTATION, FastPath};
 use crate::nad::{Nad, NetworkName};
 use crate::netlink::observe::Snapshot;
 use crate::sources::{Fact, chain};
+use crate::world::end_marker::{EndMarker, of_operations};
 use crate::world::programmed::{Followed, Limits, Programmed, edit};
 use crate::world::tables::{Operation, Tables};
 use crate::world::{
@@ -335,6 +336,9 @@ impl<K: Kernel> Core<K> {
         }
         let of_sessions = std::mem::take(&mut self.of_sessions);
         let (operations, of_sessions) = diff::diff_around(&self.current, &self.compiled.tables, of_sessions);
+        let asked = self.compiled.sessions.iter().filter(|it| it.end_marker).filter_map(|it| it.downlink);
+        let asked = asked.collect();
+        let markers = of_operations(&self.current, &self.compiled.tables, &operations, &asked);
         let failures = self.kernel.apply(&operations);
         let failed: BTreeMap<usize, &KernelError> =
             failures.iter().map(|(index, error)| (*index, error)).collect();
@@ -345,6 +349,9 @@ impl<K: Kernel> Core<K> {
                 _ => {}
             }
         }
+        let done = markers.into_iter().filter(|(_, index)| !failed.contains_key(index));
+        let done: Vec<_> = done.map(|(marker, _)| marker).collect();
+        self.end_markers(&done);
         self.remember_failures(&failures);
         self.metrics.reconciled(begun.elapsed(), failures.len());
         if !operations.is_empty() {
@@ -380,6 +387,21 @@ impl<K: Kernel> Core<K> {
                 Some((Instant::now() + pause, pause))
             }
         };
+    }
+
+    /// Tells peers that their tunnels have ended, from the endpoints that had them.
+    fn end_markers(&self, markers: &[EndMarker]) {
+        for marker in markers {
+            let is_own = |pod: &Snapshot| {
+                let own =
+                    |link: u32| pod.links.iter().any(|it| it.index == link && it.mac == Some(marker.mac));
+                pod.addresses.iter().any(|it| it.address.addr() == marker.local && own(it.index))
+            };
+            match self.world.pods.iter().find(|(_, pod)| is_own(pod)) {
+                Some((container, _)) => self.observers.end_marker(container, *marker),
+                None => tracing::warn!(?marker, "no End Marker: its endpoint is gone"),
+            }
+        }
     }
 
     /// Each neighbour once when it is first wanted: the kernel then keeps it. Unresolved ones again with

@@ -6,10 +6,15 @@ use crate::sources::namespaces::{Requests, Search, Wanted};
 use crate::sources::pods::{self, Resolve};
 use crate::sources::{self, Stop};
 use crate::world::ContainerKey;
+use crate::world::end_marker::EndMarker;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+/// As long as a driver may take for what it has in hand, and much less than users feel.
+const IN_FLIGHT: Duration = Duration::from_millis(10);
 
 /// Who is followed.
 pub(super) struct Observers {
@@ -80,6 +85,17 @@ impl Observers {
         if let Some((netns, _)) = self.followed.get(container) {
             let (container, netns) = (container.clone(), netns.clone());
             let _ = self.resolver.send(Resolve::Neighbour { container, netns, ifindex, address });
+        }
+    }
+}
+
+impl Observers {
+    /// Has a followed container tell a peer that a tunnel has ended. A packet that met the old entry may still be on
+    /// its way through the driver: this one comes after it.
+    pub(super) fn end_marker(&self, container: &ContainerKey, marker: EndMarker) {
+        if let Some((netns, _)) = self.followed.get(container) {
+            let (container, netns, due) = (container.clone(), netns.clone(), Instant::now() + IN_FLIGHT);
+            let _ = self.resolver.send(Resolve::EndMarker { container, netns, marker, due });
         }
     }
 }

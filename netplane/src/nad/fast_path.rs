@@ -111,6 +111,8 @@ pub struct Downlink {
     pub peer: IpAddr,
     pub teid: u32,
     pub qfi: Option<u8>,
+    /// When this is not the peer and TEID of before, those are told by an End Marker (TS 29.281 §7.3.2).
+    pub end_marker: bool,
 }
 
 const PREFIX: &str = "a prefix such as 10.30.0.0/24";
@@ -366,12 +368,13 @@ fn read_relay(value: &Value, path: &str, problems: &mut Problems) -> Option<Targ
 }
 
 fn read_downlink(value: &Value, path: &str, problems: &mut Problems) -> Option<Downlink> {
-    let reader = Reader::new(value, path, &["peer", "teid", "qfi"], problems)?;
+    let reader = Reader::new(value, path, &["peer", "teid", "qfi", "endMarker"], problems)?;
     reader.required("peer", problems);
     let peer = reader.parsed("peer", ADDRESS, problems);
     let teid = teid(&reader, problems);
     let qfi = reader.number("qfi", 0..=63, problems).and_then(|it| u8::try_from(it).ok());
-    Some(Downlink { peer: peer?, teid: teid?, qfi })
+    let end_marker = reader.boolean("endMarker", problems).unwrap_or(false);
+    Some(Downlink { peer: peer?, teid: teid?, qfi, end_marker })
 }
 
 /// A number, or a string in decimal or with `0x`. Zero is for signalling (TS 29.281 §5.1).

@@ -6,11 +6,13 @@ use crate::netlink::netns::Netns;
 use crate::netlink::observe::{Observer, Scope};
 use crate::netlink::socket::Netlink;
 use crate::world::ContainerKey;
+use crate::world::end_marker::EndMarker;
+use netplane_common::wire::gtpu;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the order to stop is looked for.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -57,6 +59,8 @@ fn follow_once(container: &ContainerKey, netns: &Path, send: &Send, stop: &Stop)
 pub enum Resolve {
     /// Ask the kernel of this container for `address` on the interface with this index inside it.
     Neighbour { container: ContainerKey, netns: PathBuf, ifindex: u32, address: IpAddr },
+    /// Tell a GTP-U peer, from the container, that a tunnel has ended; not before this.
+    EndMarker { container: ContainerKey, netns: PathBuf, marker: EndMarker, due: Instant },
     /// The container is gone.
     Forget(ContainerKey),
 }
@@ -68,6 +72,14 @@ pub fn resolve(requests: &Receiver<Resolve>) {
     while let Ok(request) = requests.recv() {
         match request {
             Resolve::Forget(container) => drop(sockets.remove(&container)),
+            Resolve::EndMarker { container, netns, marker, due } => {
+                // All of one change are due at once: this waits for the first only.
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                match send(&netns, &marker) {
+                    Ok(()) => tracing::debug!(container, ?marker, "End Marker"),
+                    Err(error) => tracing::warn!(error, container, ?marker, "no End Marker"),
+                }
+            }
             Resolve::Neighbour { container, netns, ifindex, address } => {
                 if !sockets.contains_key(&container) {
                     let opened = Netns::open(&netns).map_err(|it| chain(&it));
@@ -84,4 +96,14 @@ pub fn resolve(requests: &Receiver<Resolve>) {
             }
         }
     }
+}
+
+/// From the endpoint's own address, by the pod's routes and neighbours, as its processes would send it: also to a
+/// peer under the same master. The source port is the sender's to choose (TS 29.281 §4.4.2).
+fn send(netns: &Path, marker: &EndMarker) -> Result<(), String> {
+    let netns = Netns::open(netns).map_err(|it| chain(&it))?;
+    let socket = netns.visit(|| UdpSocket::bind((marker.local, 0))).map_err(|it| chain(&it))?;
+    let socket = socket.map_err(|it| it.to_string())?;
+    socket.send_to(&marker.message(), (marker.peer, gtpu::PORT.get())).map_err(|it| it.to_string())?;
+    Ok(())
 }

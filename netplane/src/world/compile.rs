@@ -75,6 +75,8 @@ pub struct SessionView {
     /// Counter indices.
     pub uplink: Option<u32>,
     pub downlink: Option<u32>,
+    /// The old peer is told when the downlink goes to another one.
+    pub end_marker: bool,
     /// Whether every next hop that it needs is resolved.
     pub resolved: bool,
 }

@@ -54,6 +54,8 @@ pub(super) struct FlatTunnel {
     pub(super) peer: IpAddr,
     pub(super) teid: u32,
     pub(super) qfi: Option<u8>,
+    /// The peer that it led to before is told.
+    pub(super) end_marker: bool,
 }
 
 impl Flat {
@@ -68,6 +70,7 @@ impl Flat {
             peer: it.peer,
             teid: it.teid,
             qfi: it.qfi,
+            end_marker: it.end_marker,
         });
         Self {
             ue4: session.ue4,

@@ -4,6 +4,7 @@
 mod compile;
 pub mod diff;
 mod directory;
+pub mod end_marker;
 mod endpoint;
 mod entries;
 mod flat;

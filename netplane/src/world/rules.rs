@@ -226,7 +226,8 @@ fn downlink(pdi: &Pdi, far: &Far, qers: &[&Qer]) -> Result<FlatDownlink, Refusal
             let outer = tunnel(far, parameters)?;
             let (peer, teid) = outer.ok_or_else(|| invalid(format!("{at}: is missing")))?;
             let at = format!("FAR {}: network_instance", far.id);
-            Some(FlatTunnel { network: network(&parameters.network_instance, &at)?, peer, teid, qfi: mark })
+            let network = network(&parameters.network_instance, &at)?;
+            Some(FlatTunnel { network, peer, teid, qfi: mark, end_marker: false })
         }
     };
     Ok(FlatDownlink { network: network(&pdi.network_instance, "network_instance")?, tunnel })

@@ -67,6 +67,7 @@ pub(super) fn compile<'w>(
                 peer: tunnel.map(|it| format!("{} TEID {:#x}", it.peer, it.teid)),
                 uplink: flat.uplink.as_ref().map(|_| counters.uplink),
                 downlink: flat.downlink.as_ref().map(|_| counters.downlink),
+                end_marker: tunnel.is_some_and(|it| it.end_marker),
                 resolved,
             });
         }

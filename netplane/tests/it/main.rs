@@ -35,6 +35,7 @@ mod dataplane;
 mod demo;
 mod deploy;
 mod dissect;
+mod end_marker;
 mod harness;
 mod install;
 mod ipv6;

@@ -5,6 +5,7 @@ use crate::agent::sessions::caller::Caller;
 use crate::agent::sessions::{Call, Happened, What};
 use crate::dataplane::{Kernel, KernelError, TABLE_FULL};
 use crate::sources::chain;
+use crate::world::end_marker::EndMarker;
 use crate::world::programmed::{Editor, Kept, Planned, edit};
 use crate::world::tables::Tables;
 use crate::world::{Kind, Refusal};
@@ -109,9 +110,10 @@ impl<K: Kernel> Core<K> {
     fn apply(&mut self, pod: (&str, &str), request: ApplyRequest) -> ApplyResponse {
         let Self { kernel, world, slots, compiled, programmed, current, .. } = self;
         let mut kept: Vec<Kept> = Vec::with_capacity(request.changes.len());
-        let mut watched = Vec::new();
+        let (mut watched, mut markers) = (Vec::new(), Vec::new());
         let (results, found) = edit(world, slots, compiled, programmed, |editor| {
-            let mut hands = Hands { kernel, current, kept: &mut kept, watched: &mut watched };
+            let (kept, watched, markers) = (&mut kept, &mut watched, &mut markers);
+            let mut hands = Hands { kernel, current, kept, watched, markers };
             let one = |it: Change| hands.change(editor, pod, request.generation, it);
             request.changes.into_iter().map(one).collect()
         });
@@ -124,6 +126,7 @@ impl<K: Kernel> Core<K> {
         let wanted_more = !found.wanted.is_subset(&self.compiled.wanted);
         self.compiled.wanted.extend(found.wanted);
         self.write_down(kept);
+        self.end_markers(&markers);
         if wanted_more {
             self.ask_for_neighbours();
         }
@@ -221,6 +224,7 @@ struct Hands<'h, K> {
     current: &'h mut Tables,
     kept: &'h mut Vec<Kept>,
     watched: &'h mut Vec<Watched>,
+    markers: &'h mut Vec<EndMarker>,
 }
 
 impl<K: Kernel> Hands<'_, K> {
@@ -294,6 +298,8 @@ impl<K: Kernel> Hands<'_, K> {
             }
             return Err(refused(error));
         }
+        // The old tunnel's element stays in `current` until the next compilation.
+        self.markers.extend(planned.end_marker(self.current));
         self.kept.push(editor.commit(planned));
         Ok(())
     }

@@ -4,6 +4,7 @@
 use super::super::compile::{Compilation, SessionView, half};
 use super::super::diff::writes;
 use super::super::directory::Directory;
+use super::super::end_marker::EndMarker;
 use super::super::entries::{Entries, Key};
 use super::super::flat::Flat;
 use super::super::refusal::{Kind, Refusal};
@@ -67,6 +68,18 @@ struct New {
     session: Box<[u8]>,
     flat: Flat,
     entries: Entries,
+}
+
+impl Planned {
+    /// What the old peer is to be told once the change is in the kernel. `current` are the tables there, with what
+    /// the new entries refer to.
+    pub fn end_marker(&self, current: &Tables) -> Option<EndMarker> {
+        let new = self.new.as_ref()?;
+        let tunnel = new.flat.downlink.as_ref().and_then(|it| it.tunnel.as_ref());
+        tunnel.filter(|it| it.end_marker)?;
+        let (_, old) = self.old.as_ref()?;
+        EndMarker::between((&old.downlink?, current), (&new.entries.downlink?, current))
+    }
 }
 
 impl Editor<'_, '_, '_, '_, '_> {
@@ -220,6 +233,7 @@ impl Editor<'_, '_, '_, '_, '_> {
                 peer: tunnel.map(|it| format!("{} TEID {:#x}", it.peer, it.teid)),
                 uplink: flat.uplink.as_ref().map(|_| counters.uplink),
                 downlink: flat.downlink.as_ref().map(|_| counters.downlink),
+                end_marker: tunnel.is_some_and(|it| it.end_marker),
                 resolved: self.resolved(handle).unwrap_or(false),
             });
         }
