@@ -534,3 +534,35 @@ fn next_hops_under_the_same_master_are_local() {
     world.attachments.get_mut(&other).expect("attached").master = Some("n6".to_owned());
     assert_eq!(states(&world).0, BTreeMap::from([(3, on_wire), (6, on_wire)]), "under another master");
 }
+
+/// A macvlan stays on its device, whatever the device and another one are called now.
+#[test]
+fn the_kernels_word_on_a_macvlans_master_goes_before_the_name() {
+    let mut world = world(&[session(1)]);
+    for pod in world.pods.values_mut() {
+        for (link, parent) in pod.links.iter_mut().zip([3, 6]) {
+            link.macvlan_mode = Some(MacvlanMode::Bridge);
+            link.parent = Some(parent);
+            link.parent_is_elsewhere = true;
+        }
+    }
+    world.masters = [link(3, "renamed"), link(9, "n3"), link(6, "n6")].map(|it| (it.name.clone(), it)).into();
+    let compiled = compile(&world, &mut Slots::default());
+    assert_eq!(compiled.problems, Vec::new());
+    let masters: Vec<_> =
+        compiled.tables.masters.iter().map(|(index, it)| (*index, it.name.as_str())).collect();
+    assert_eq!(masters, [(3, "renamed"), (6, "n6")]);
+    // Below a pod's own device (`linkInContainer`) there is none of the node's.
+    for pod in world.pods.values_mut() {
+        pod.links.iter_mut().for_each(|it| it.parent_is_elsewhere = false);
+    }
+    let compiled = compile(&world, &mut Slots::default());
+    assert_eq!(compiled.tables.masters.keys().copied().collect::<Vec<_>>(), [6, 9], "by name");
+    world.masters.remove("n6");
+    let compiled = compile(&world, &mut Slots::default());
+    assert!(
+        compiled.problems.iter().any(|it| it.message.contains("\"n6\" does not exist")),
+        "{:?}",
+        compiled.problems
+    );
+}

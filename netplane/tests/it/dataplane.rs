@@ -301,6 +301,19 @@ fn generic_xdp_only_where_it_is_asked_for() {
 }
 
 #[test]
+fn loading_tc_can_be_tried_again() {
+    in_namespace(|_| {
+        let mut ebpf = aya::Ebpf::load(netplane::dataplane::object()).expect("programs");
+        // As if the second program had been refused.
+        let first = ebpf.program_mut(netplane::dataplane::TC_PROGRAM).expect("a program");
+        let first: &mut SchedClassifier = first.try_into().expect("a TC program");
+        first.load().expect("loaded");
+        netplane::dataplane::load_tc(&mut ebpf).expect("the rest");
+        netplane::dataplane::load_tc(&mut ebpf).expect("all");
+    });
+}
+
+#[test]
 fn a_master_that_vanished_does_not_stop_a_new_agent() {
     in_namespace(|bpffs| {
         let master = veth();

@@ -206,6 +206,47 @@ fn somebody_elses_program_that_comes_later_is_told_of() {
     agent.terminate().expect("a clean end");
 }
 
+/// Detaches netplane's XDP links from both masters, as an administrator might.
+fn detach_links(lab: &Lab) {
+    let links = lab.node.ip_json(&["link", "show", "n3"]).expect("the master");
+    let program = links[0].pointer("/xdp/prog/id").cloned().expect("a program");
+    let bpftool = |arguments: &[&str]| {
+        let mut command = lab.node.command("bpftool");
+        let output = command.args(arguments).output().expect("bpftool is installed");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let all: Value = serde_json::from_slice(&bpftool(&["-j", "link", "show"])).expect("JSON of bpftool");
+    let is_its = |it: &&Value| it["type"] == "xdp" && it["prog_id"] == program;
+    let own: Vec<_> = all.as_array().into_iter().flatten().filter(is_its).collect();
+    assert_eq!(own.len(), 2, "{all:#}");
+    for id in own.iter().filter_map(|it| it["id"].as_u64()) {
+        bpftool(&["link", "detach", "id", &id.to_string()]);
+    }
+}
+
+#[test]
+fn what_somebody_detaches_is_attached_again() {
+    let lab = lab();
+    let (agent, _gnb) = started(&lab);
+    detach_links(&lab);
+    until(&lab, &agent, "attached again", |it| forwarding(it, 3));
+    traffic_flows(&lab, &agent);
+    // Somebody is there first.
+    signal(&agent, Signal::SIGSTOP);
+    detach_links(&lab);
+    let link = foreign(&lab, "n3");
+    signal(&agent, Signal::SIGCONT);
+    let status = until(&lab, &agent, "TC instead", |it| master(it, "n3")["attached"] == "tc");
+    let said = problems(&status);
+    assert!(said.len() == 1 && said[0].contains("somebody else"), "{said:?}");
+    traffic_flows(&lab, &agent);
+    drop(link);
+    until(&lab, &agent, "native again", |it| forwarding(it, 3) && problems(it).is_empty());
+    traffic_flows(&lab, &agent);
+    agent.terminate().expect("a clean end");
+}
+
 #[test]
 fn the_state_of_a_master_is_what_kernel_and_driver_say() {
     let lab = lab();

@@ -171,6 +171,7 @@ fn networks_that_differ_by_their_tag_only_stay_apart() {
     let agent = lab.start_agent().expect("an agent");
     let status = forwarding(&lab, &agent, 2).expect("one session on each network");
     let before = forwarded(&status);
+    assert_eq!(status["notes"], Value::Null, "tracepoints are there");
 
     let capture = |host, name: &str| Capture::start(host, name).expect("a capture");
     let on_n6 = NETWORKS.map(|(letter, _)| capture(&lab.dn, &format!("v{letter}")));
