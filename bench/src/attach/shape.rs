@@ -8,6 +8,8 @@ use std::path::Path;
 pub enum Shape {
     /// macvlan as the default network.
     One,
+    /// macvlan as the default network and once more: what most pods have that have more than one.
+    Two,
     /// macvlan three times.
     Three,
     /// ptp as the default network, and macvlan twice.
@@ -15,11 +17,12 @@ pub enum Shape {
 }
 
 impl Shape {
-    pub const ALL: [Self; 3] = [Self::One, Self::Three, Self::PtpAndTwo];
+    pub const ALL: [Self; 4] = [Self::One, Self::Two, Self::Three, Self::PtpAndTwo];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::One => "1 macvlan",
+            Self::Two => "2 macvlan",
             Self::Three => "3 macvlan",
             Self::PtpAndTwo => "ptp + 2 macvlan",
         }
@@ -29,6 +32,7 @@ impl Shape {
     pub(super) const fn networks(self) -> &'static [Network] {
         match self {
             Self::One => &[Network { number: 0, ptp: false }],
+            Self::Two => &[Network { number: 0, ptp: false }, Network { number: 1, ptp: false }],
             Self::Three => &[
                 Network { number: 0, ptp: false },
                 Network { number: 1, ptp: false },
