@@ -1,10 +1,11 @@
-//! What the session API costs: a bulk load, single changes while all are loaded, the agent's memory, and how long
-//! a new agent takes to have them back.
+//! What the session API costs: a bulk load, single changes while all are loaded, the agent's memory and idle time,
+//! and how long a new agent takes to have them back; with one pod or many, and other networks beside.
 
 use crate::lab::cni::Sandbox;
-use crate::lab::{Lab, Process, wait_for};
+use crate::lab::{Lab, Namespace, Process, wait_for};
 use anyhow::{Context, Result, ensure};
 use netplane_client::{Client, Plain};
+use nix::unistd::{SysconfVar, sysconf};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -13,23 +14,38 @@ use std::time::{Duration, Instant};
 const DEFAULT: &str = include_str!("../../examples/nads/default-network.yaml");
 const N3: &str = include_str!("../../examples/nads/n3.yaml");
 const N6: &str = include_str!("../../examples/nads/n6.yaml");
-const POD: &str = "core/upf-0";
 /// Where the users' addresses are from: four million.
 const POOL: &str = "10.64.0.0/10";
 const FIRST: u32 = u32::from_be_bytes([10, 64, 0, 1]);
 const PEER: &str = "10.30.0.10";
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// What is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    pub sessions: u32,
+    /// Which share the sessions.
+    pub pods: u32,
+    /// Networks beside the two of the pods.
+    pub nads: u32,
+    /// Single changes once all are loaded.
+    pub changes: u32,
+}
+
 /// What was measured.
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Figures {
     pub sessions: u32,
+    pub pods: u32,
+    pub nads: u32,
     pub load_seconds: f64,
     /// Microseconds from the call to the answer of one change, when the kernel has it: median, 99th of 100, worst.
     pub change_us: [f64; 3],
     /// Resident memory of the agent before and after the load and after a restart, in MiB.
     pub agent_mib: [f64; 3],
+    /// Part of a CPU that the new agent takes while nothing happens.
+    pub idle_cpu: f64,
     /// Of the kernel, for the tables of sessions.
     pub tables_mib: f64,
     /// From the start of a new agent until it answers with all sessions.
@@ -42,10 +58,15 @@ impl Figures {
         let mut text = String::new();
         let [median, p99, worst] = self.change_us;
         let [empty, full, again] = self.agent_mib;
-        let _ = writeln!(text, "{} sessions loaded in {:.2} s", self.sessions, self.load_seconds);
+        let Self { sessions, pods, nads, load_seconds, .. } = self;
+        let _ = writeln!(
+            text,
+            "{sessions} sessions of {pods} pods loaded in {load_seconds:.2} s; {nads} more NADs"
+        );
         let _ =
             writeln!(text, "one change then: median {median:.0} µs, p99 {p99:.0} µs, worst {worst:.0} µs");
         let _ = writeln!(text, "agent: {empty:.1} MiB empty, {full:.1} MiB loaded, {again:.1} MiB restarted");
+        let _ = writeln!(text, "idle: {:.2} % of a CPU", self.idle_cpu * 100.0);
         let _ = writeln!(text, "tables in the kernel: {:.1} MiB", self.tables_mib);
         let _ = writeln!(text, "a new agent has all after {:.2} s", self.restart_seconds);
         text
@@ -56,58 +77,109 @@ impl Figures {
 ///
 /// # Errors
 /// Not root, or something is refused.
-pub fn run(netplane: &Path, sessions: u32, changes: u32) -> Result<Figures> {
+pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
+    let Scale { sessions, pods, nads, changes } = scale;
     let lab = Lab::new(netplane)?;
-    let (head, rest) = N3.split_once(",\n        \"sessions\"").context("n3.yaml has sessions")?;
-    let (_, tail) = rest.split_once("] }").context("the end of its sessions")?;
-    lab.write_nad("n3.yaml", format!("{head} }}{tail}").as_bytes())?;
-    lab.write_nad("n6.yaml", N6.replace("10.60.0.0/16", POOL).as_bytes())?;
-    lab.write_nad("default-network.yaml", DEFAULT.as_bytes())?;
-    let container_id = format!("{}-sandbox", lab.pod.name());
-    Sandbox { container_id, namespace: &lab.pod, networks: "n3, n6" }.add(&lab)?;
+    write_nads(&lab, nads)?;
+    let namespaces = attach(&lab, pods)?;
     let agent = start(&lab, sessions)?;
     let empty = resident(&agent)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = lab.session_folder().join("sessions.sock");
+    // The last pod has the rest.
+    let share = sessions / pods;
+    let of_pod = |pod: u32| pod * share..if pod + 1 == pods { sessions } else { (pod + 1) * share };
     let (load, mut latencies) = runtime.block_on(async {
         let mut client = Client::connect(&socket).await?;
         let begun = Instant::now();
-        let refused = client.put(POD, 1, (0..sessions).map(|it| session(it, 1))).await?;
+        for pod in 0..pods {
+            let refused = client.put(&name(pod), 1, of_pod(pod).map(|it| session(it, 1))).await?;
+            ensure!(refused.is_empty(), "{} refused: {:?}", refused.len(), refused.first());
+        }
         let load = begun.elapsed();
-        ensure!(refused.is_empty(), "{} refused: {:?}", refused.len(), refused.first());
         let mut latencies = Vec::new();
         for change in 0..changes {
             // All over the table.
             let number = change.wrapping_mul(7919) % sessions;
+            let pod = (number / share.max(1)).min(pods - 1);
             let begun = Instant::now();
-            let refused = client.put(POD, 1, [session(number, 2 + change)]).await?;
+            let refused = client.put(&name(pod), 1, [session(number, 2 + change)]).await?;
             latencies.push(begun.elapsed().as_secs_f64() * 1e6);
             ensure!(refused.is_empty(), "{refused:?}");
         }
-        Ok((load, latencies))
+        Ok::<_, anyhow::Error>((load, latencies))
     })?;
     let full = resident(&agent)?;
     agent.kill()?;
     let begun = Instant::now();
     let agent = start(&lab, sessions)?;
-    let again = runtime.block_on(async { Client::connect(&socket).await?.describe(POD).await })?;
+    let again = runtime.block_on(async {
+        let mut client = Client::connect(&socket).await?;
+        let mut again = 0;
+        for pod in 0..pods {
+            again += client.describe(&name(pod)).await?.sessions;
+        }
+        Ok::<_, anyhow::Error>(again)
+    })?;
     let restart = begun.elapsed();
-    ensure!(again.sessions == sessions, "{} sessions after a restart", again.sessions);
+    ensure!(again == sessions, "{again} sessions after a restart");
     let restarted = resident(&agent)?;
+    let idle_cpu = idle(&agent)?;
     let status = lab.status()?;
     let bytes = status["programmed"]["tableBytes"].as_f64().unwrap_or_default();
     latencies.sort_by(f64::total_cmp);
     let nth = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
     let figures = Figures {
         sessions,
+        pods,
+        nads,
         load_seconds: load.as_secs_f64(),
         change_us: [nth(0.5), nth(0.99), nth(1.0)],
         agent_mib: [empty, full, restarted],
+        idle_cpu,
         tables_mib: bytes / f64::from(1 << 20),
         restart_seconds: restart.as_secs_f64(),
     };
+    drop(namespaces);
     lab.remove()?;
     Ok(figures)
+}
+
+/// Of a pod, with its namespace.
+fn name(pod: u32) -> String {
+    format!("core/{}", short_name(pod))
+}
+
+fn short_name(pod: u32) -> String {
+    format!("upf-{pod}")
+}
+
+/// The examples' networks, with room for many pods and without static sessions, and others that no pod has.
+fn write_nads(lab: &Lab, others: u32) -> Result<()> {
+    let (head, rest) = N3.split_once(",\n        \"sessions\"").context("n3.yaml has sessions")?;
+    let (_, tail) = rest.split_once("] }").context("the end of its sessions")?;
+    let n3 = format!("{head} }}{tail}").replace("10.30.0.0/24", "10.30.0.0/16");
+    let n6 = N6.replace("10.60.0.0/16", POOL).replace("10.40.0.0/24", "10.40.0.0/16");
+    for number in 0..others {
+        let name = format!("other-{number}");
+        let text = n6.replace("name: n6", &format!("name: {name}"));
+        lab.write_nad(&format!("{name}.yaml"), text.as_bytes())?;
+    }
+    lab.write_nad("n3.yaml", n3.as_bytes())?;
+    lab.write_nad("n6.yaml", n6.as_bytes())?;
+    lab.write_nad("default-network.yaml", DEFAULT.as_bytes())
+}
+
+/// The pods on both networks. The first is in the lab's own namespace; those of the others are returned.
+fn attach(lab: &Lab, pods: u32) -> Result<Vec<Namespace>> {
+    let namespace = |pod: u32| lab.namespace(&format!("pod{pod}"));
+    let others = (1..pods).map(namespace).collect::<Result<Vec<_>>>()?;
+    for (pod, namespace) in (0..).zip([&lab.pod].into_iter().chain(&others)) {
+        let container_id = format!("{}-sandbox", namespace.name());
+        let sandbox = Sandbox { container_id, namespace, networks: "n3, n6" };
+        sandbox.add_as(lab, &short_name(pod)).with_context(|| name(pod))?;
+    }
+    Ok(others)
 }
 
 fn start(lab: &Lab, sessions: u32) -> Result<Process> {
@@ -133,6 +205,22 @@ fn session(number: u32, peer_teid: u32) -> netplane_client::v1::Session {
         qfi: Some(9),
     };
     plain.session(format!("{number:x}"))
+}
+
+/// Part of a CPU that the agent takes in ten seconds in which nothing happens.
+fn idle(agent: &Process) -> Result<f64> {
+    const WATCHED: Duration = Duration::from_secs(10);
+    let ticks = || -> Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.id()))?;
+        // Behind the name in parentheses; user and system time are the 14th and the 15th (proc(5)).
+        let (_, rest) = stat.rsplit_once(") ").context("no name in stat")?;
+        let times = rest.split(' ').skip(11).take(2).map(str::parse::<u64>);
+        Ok(times.sum::<Result<u64, _>>()?)
+    };
+    let before = ticks()?;
+    std::thread::sleep(WATCHED);
+    let a_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")?;
+    Ok((ticks()? - before) as f64 / a_second as f64 / WATCHED.as_secs_f64())
 }
 
 /// Resident memory in MiB.

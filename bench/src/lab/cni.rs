@@ -26,7 +26,15 @@ impl Sandbox<'_> {
     /// # Errors
     /// The plugin's, or its answer is not as the specification says.
     pub fn add(&self, lab: &Lab) -> Result<Value> {
-        let text = self.call(lab, "ADD", None)?;
+        self.add_as(lab, "upf-0")
+    }
+
+    /// ADD for another pod than `upf-0`, of the namespace `core`.
+    ///
+    /// # Errors
+    /// As of [`add`](Self::add).
+    pub fn add_as(&self, lab: &Lab, pod: &str) -> Result<Value> {
+        let text = self.call(lab, "ADD", None, pod)?;
         let result: Value = serde_json::from_str(&text).with_context(|| format!("result of ADD: {text}"))?;
         check_result(&result, self.namespace).with_context(|| format!("result of ADD: {result}"))?;
         Ok(result)
@@ -37,7 +45,7 @@ impl Sandbox<'_> {
     /// # Errors
     /// The plugin's.
     pub fn check(&self, lab: &Lab, added: &Value) -> Result<()> {
-        let text = self.call(lab, "CHECK", Some(added))?;
+        let text = self.call(lab, "CHECK", Some(added), "upf-0")?;
         ensure!(text.is_empty(), "CHECK printed {text}");
         Ok(())
     }
@@ -47,12 +55,12 @@ impl Sandbox<'_> {
     /// # Errors
     /// The plugin's.
     pub fn del(&self, lab: &Lab) -> Result<()> {
-        let text = self.call(lab, "DEL", None)?;
+        let text = self.call(lab, "DEL", None, "upf-0")?;
         ensure!(text.is_empty(), "DEL printed {text}");
         Ok(())
     }
 
-    fn call(&self, lab: &Lab, verb: &str, previous: Option<&Value>) -> Result<String> {
+    fn call(&self, lab: &Lab, verb: &str, previous: Option<&Value>, pod: &str) -> Result<String> {
         let mut configuration: Value = serde_json::from_str(CONFIGURATION)?;
         // The one thing of the example that is a place on the node.
         configuration["nadDir"] = json!(lab.nad_dir());
@@ -68,7 +76,7 @@ impl Sandbox<'_> {
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", "/opt/cni/bin");
         let uid = "K8S_POD_UID=8d2e6cf4-3a53-4a0c-9d39-0d5bb3a4b1f2";
-        command.env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=core;K8S_POD_NAME=upf-0;{uid}"));
+        command.env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=core;K8S_POD_NAME={pod};{uid}"));
         let output = NSENTER.finish(&mut command, configuration.to_string().as_bytes())?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {

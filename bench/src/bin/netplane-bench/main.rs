@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use netplane_bench::guard::{self, Table};
 use netplane_bench::report::model::Row;
 use netplane_bench::report::{self, Run, compare, text};
+use netplane_bench::sessions::Scale;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -67,6 +68,12 @@ enum Command {
     Sessions {
         #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         sessions: u32,
+        /// Pods, which share the sessions.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        pods: u32,
+        /// NADs beside those of the pods.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
+        nads: u32,
         /// Single changes once all are loaded.
         #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
         changes: u32,
@@ -136,7 +143,9 @@ fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Packets { arguments, output }) => part(&output, || packets::run(&arguments)),
         Some(Command::Rates { arguments, output }) => part(&output, || rates::run(&arguments)),
         Some(Command::Attach { arguments, output }) => part(&output, || attach::run(&arguments)),
-        Some(Command::Sessions { sessions, changes, json }) => of_sessions(sessions, changes, json),
+        Some(Command::Sessions { sessions, pods, nads, changes, json }) => {
+            of_sessions(Scale { sessions, pods, nads, changes }, json)
+        }
         Some(Command::Traffic(arguments)) => traffic::send(&arguments),
         Some(Command::Throughput { arguments, output }) => part(&output, || traffic::throughput(&arguments)),
         Some(Command::Nads { folder, sessions, xdp }) => write_nads(&folder, sessions, &xdp),
@@ -147,9 +156,9 @@ fn run(arguments: Arguments) -> Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what this command is for")]
-fn of_sessions(sessions: u32, changes: u32, json: bool) -> Result<()> {
+fn of_sessions(scale: Scale, json: bool) -> Result<()> {
     let netplane = std::env::current_exe()?.with_file_name("netplane");
-    let figures = netplane_bench::sessions::run(&netplane, sessions, changes)?;
+    let figures = netplane_bench::sessions::run(&netplane, scale)?;
     let text = if json { serde_json::to_string_pretty(&figures)? } else { figures.text() };
     println!("{}", text.trim_end());
     Ok(())
