@@ -2,6 +2,7 @@
 //! knows at that moment; and whether it is well at `GET /healthz` and `/readyz`. Without TLS and without questions
 //! who asks; on TCP nothing but this is answered.
 
+use super::limit::Limited;
 use super::{AgentError, Event};
 use crate::cluster::cache::{PodEvent, REASONS};
 use axum::Router;
@@ -162,7 +163,7 @@ pub(super) async fn serve(
 ) {
     let Some(listener) = listener else { return };
     let served = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => axum::serve(listener, router(metrics, events)).await,
+        Ok(listener) => axum::serve(Limited::new(listener), router(metrics, events)).await,
         Err(error) => Err(error),
     };
     if let Err(error) = served {

@@ -7,6 +7,7 @@ mod beside;
 mod core;
 mod front;
 mod ground;
+mod limit;
 mod lock;
 mod lost;
 mod memory;

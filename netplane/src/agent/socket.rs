@@ -1,6 +1,7 @@
 //! The agent's socket: HTTP on a Unix socket that only root may open. `GET /v1/status`, `/v1/top`, `/v1/trace`, `/metrics`, and what
 //! the plugin asks for instead of the API server (`cluster/cache.rs`); the session API will be in the same router.
 
+use super::limit::Limited;
 use super::metrics::{self, Metrics};
 use super::reports::Reports;
 use super::status::Status;
@@ -10,7 +11,7 @@ use super::{AgentError, Event};
 use crate::cluster::PodName;
 use crate::cluster::cache::{CachedNetwork, CachedPod, PodReport, STATUS_PATH};
 use crate::sources::cluster::{Found, View};
-use axum::extract::{Path as InPath, Query as InQuery, State};
+use axum::extract::{DefaultBodyLimit, Path as InPath, Query as InQuery, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -20,6 +21,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
+
+/// Bytes of a report. A network-status of a hundred attachments is smaller; with a larger one the plugin writes for
+/// itself, and those that wait for the API server take 32 MiB at most.
+const LONGEST_REPORT: usize = 64 << 10;
 
 /// Listens on `path`. The caller holds the lock, so a socket that is there is a dead agent's.
 pub(super) fn bind(path: &Path) -> Result<UnixListener, AgentError> {
@@ -52,13 +57,14 @@ pub(super) fn router(
         .route("/v1/pods/{namespace}/{name}", get(pod))
         .route("/v1/networks/{namespace}/{name}", get(network));
     let taken = Router::new().route("/v1/pods/{namespace}/{name}/report", post(report));
+    let taken = taken.layer(DefaultBodyLimit::max(LONGEST_REPORT));
     router.merge(cache.with_state(view)).merge(taken.with_state(reports))
 }
 
 /// Answers for ever.
 pub(super) async fn serve(listener: UnixListener, router: Router) {
     let served = match tokio::net::UnixListener::from_std(listener) {
-        Ok(listener) => axum::serve(listener, router).await,
+        Ok(listener) => axum::serve(Limited::new(listener), router).await,
         Err(error) => Err(error),
     };
     if let Err(error) = served {

@@ -12,7 +12,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const NODE: &str = "node-1";
+pub(crate) const NODE: &str = "node-1";
 
 /// An API server in the node's namespace.
 pub(crate) fn api_server(lab: &Lab) -> ApiServer {
@@ -20,7 +20,7 @@ pub(crate) fn api_server(lab: &Lab) -> ApiServer {
     started.expect("an API server")
 }
 
-fn start(lab: &Lab, server: &ApiServer) -> Process {
+pub(crate) fn start(lab: &Lab, server: &ApiServer) -> Process {
     start_with(lab, server, &[])
 }
 
@@ -45,7 +45,12 @@ fn ask(lab: &Lab, path: &str) -> Option<(u16, Value)> {
 
 /// Waits for an answer.
 #[track_caller]
-fn until_answer(lab: &Lab, agent: &Process, path: &str, wanted: impl Fn(u16, &Value) -> bool) -> Value {
+pub(crate) fn until_answer(
+    lab: &Lab,
+    agent: &Process,
+    path: &str,
+    wanted: impl Fn(u16, &Value) -> bool,
+) -> Value {
     let probe = || Ok(ask(lab, path).filter(|(code, object)| wanted(*code, object)));
     let what = format!("answer to {path}");
     let found = wait_for(&what, LIMIT, probe);

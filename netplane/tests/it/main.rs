@@ -2,6 +2,7 @@
 //! network namespaces.
 
 mod agent;
+mod agent_burst;
 mod agent_cluster;
 mod agent_look;
 mod agent_metrics;
