@@ -2,7 +2,9 @@
 
 use super::AttachError;
 use super::device_info;
+use super::multus::MultusCaches;
 use super::perform::Container;
+use super::plan::Delegate;
 use super::record::{Attachment, AttachmentRecord};
 use super::store::RecordStore;
 use super::to_multus;
@@ -48,6 +50,28 @@ pub(super) fn take_down(container: &Container, record: &AttachmentRecord) -> Res
         errors.extend(failed.into_iter().map(named));
     }
     if errors.is_empty() { Ok(()) } else { Err(AttachError::of_all(errors)) }
+}
+
+/// The record in place of one that is damaged and set aside: what the same request makes now is the best guess at
+/// what it made, and a file for Multus beside it knows better.
+///
+/// # Errors
+/// The file for Multus cannot be read.
+pub fn made_up(
+    container: &Container,
+    guessed: &[Delegate],
+    records: &RecordStore,
+) -> Result<AttachmentRecord, AttachError> {
+    let mut record = container.record(guessed);
+    if let Some(mut left) = MultusCaches::new(records.folder()).find(container)? {
+        left.extend(&record);
+        record = AttachmentRecord { complete: false, ..left.record };
+    }
+    // What cannot be taken down now is to be known the next time.
+    if let Err(error) = records.save(&record, false) {
+        tracing::warn!(%error, "another DEL will not know of this one's errors");
+    }
+    Ok(record)
 }
 
 /// As [`detach`], but what never came up is tried and then forgotten. Its plugin refused to add it, perhaps for

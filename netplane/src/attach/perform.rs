@@ -85,14 +85,39 @@ pub fn perform<E: From<AttachError>>(
     let call = &container.call;
     records.make()?;
     let _lock = records.lock(&call.container_id, &call.interface, call.timeout)?;
-    if let Found::Record(left) = records.load(&call.container_id, &call.interface)? {
-        if left.complete {
+    match records.look(&call.container_id, &call.interface)? {
+        Found::Nothing => {}
+        Found::Record(left) if left.complete => {
             let (container_id, interface) = (call.container_id.clone(), call.interface.clone());
             return Err(AttachError::Twice { container_id, interface }.into());
         }
-        tracing::warn!(container = call.container_id, "an earlier ADD was cut off; taking down what it left");
-        detach::detach(&container.at(&left), &left, records)?;
+        Found::Record(left) => {
+            tracing::warn!(
+                container = call.container_id,
+                "an earlier ADD was cut off; taking down what it left"
+            );
+            detach::detach(&container.at(&left), &left, records)?;
+        }
+        Found::Damaged => {
+            // All must be known first: with an error here the damaged record stays for DEL.
+            let mut all = first;
+            all.extend(rest()?);
+            records.load(&call.container_id, &call.interface)?;
+            let left = detach::made_up(container, &all, records)?;
+            detach::detach(container, &left, records)?;
+            return begin(container, all, || Ok(Vec::new()), records);
+        }
     }
+    begin(container, first, rest, records)
+}
+
+/// The same for a container that has nothing yet.
+fn begin<E: From<AttachError>>(
+    container: &Container,
+    first: Vec<Delegate>,
+    rest: impl FnOnce() -> Result<Vec<Delegate>, E>,
+    records: &RecordStore,
+) -> Result<Attached, E> {
     check_container(container, &first)?;
     let mut record = container.record(&[]);
     match attach_all(container, first, rest, records, &mut record) {

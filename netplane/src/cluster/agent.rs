@@ -9,6 +9,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -27,11 +28,23 @@ pub(super) struct Agent {
     socket: PathBuf,
     /// It failed once, and is not waited for again.
     lost: AtomicBool,
+    /// Why it did not say what it was asked.
+    trouble: OnceLock<String>,
 }
 
 impl Agent {
     pub(super) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), lost: AtomicBool::new(false) }
+        Self { socket: socket.to_owned(), lost: AtomicBool::new(false), trouble: OnceLock::new() }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Why it did not say what it was asked: it does not answer, or does not know yet. None: it has answered, be it
+    /// that there is no such object.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.get().map(String::as_str)
     }
 
     /// Whether it answers at all.
@@ -67,11 +80,16 @@ impl Agent {
     /// What an answer says; `None` for anything but 200, and for what cannot be read.
     fn read<T: DeserializeOwned>(&self, (status, body): &(StatusCode, Bytes)) -> Option<T> {
         if *status != StatusCode::OK {
+            if *status != StatusCode::NOT_FOUND {
+                self.trouble
+                    .get_or_init(|| format!("it says {status}: it does not know what is in the cluster"));
+            }
             return None;
         }
         serde_json::from_slice(body)
             .inspect_err(|error| {
                 tracing::warn!(%error, socket = %self.socket.display(), "the agent's answer is of another version");
+                self.trouble.get_or_init(|| format!("its answer is of another version: {error}"));
             })
             .ok()
     }
@@ -91,6 +109,7 @@ impl Agent {
         };
         self.lost.store(true, Ordering::Relaxed);
         tracing::warn!(error = %failure, socket = %self.socket.display(), "doing without the agent");
+        self.trouble.get_or_init(|| super::chain(&*failure));
         None
     }
 

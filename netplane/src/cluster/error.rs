@@ -15,6 +15,12 @@ pub enum ClusterError {
         kubeconfig.display()
     )]
     Unreachable { server: String, what: String, problem: String, tries: u32, kubeconfig: PathBuf },
+    /// The agent, and nobody else is there to ask.
+    #[error(
+        "{what}: no answer from the agent at {}: {problem}; check that it runs and is ready, or set kubeconfig",
+        socket.display()
+    )]
+    Agent { socket: PathBuf, what: String, problem: String },
     /// 401.
     #[error(
         "{what}: {server} says 401: {credentials} is not valid; it may have expired: check what renews it"
@@ -50,7 +56,7 @@ impl ClusterError {
     /// Whether the same call may well work in a while (CNI specification 1.1.0, error code 11).
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Agent { .. } => true,
             Self::Refused { code, .. } => is_transient_status(*code),
             _ => false,
         }

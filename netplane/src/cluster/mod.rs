@@ -102,6 +102,17 @@ impl Cluster {
         Ok(Some(self.runtime()?.block_on(agent.is_up())))
     }
 
+    /// Why the agent did not say what it was asked, where nobody else is there to ask.
+    ///
+    /// # Errors
+    /// There is such a reason: it may answer later.
+    pub fn heard(&self, what: &str) -> Result<(), ClusterError> {
+        let Some(agent) = self.agent.as_ref().filter(|_| !self.has_api()) else { return Ok(()) };
+        let Some(problem) = agent.trouble() else { return Ok(()) };
+        let (what, problem) = (what.to_owned(), problem.to_owned());
+        Err(ClusterError::Agent { what, socket: agent.socket().to_owned(), problem })
+    }
+
     /// Whether there is anybody to ask at all.
     pub fn is_there(&self) -> bool {
         self.agent.is_some() || self.has_api()

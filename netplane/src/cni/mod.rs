@@ -20,7 +20,6 @@ use crate::attach::detach;
 use crate::attach::gc;
 use crate::attach::multus::MultusCaches;
 use crate::attach::perform::{self, Container};
-use crate::attach::plan::Delegate;
 use crate::attach::record::PodRef;
 use crate::attach::store::{Found, RecordStore};
 use crate::cluster::Cluster;
@@ -141,6 +140,9 @@ fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Valu
         tracing::warn!("the pod is gone; nothing is attached");
         return Ok(CniResult::default().to_json(config.version));
     };
+    if matches!(records.look(&request.container_id, &request.interface), Ok(Found::Damaged)) {
+        pod.report_damage(&cluster, request);
+    }
     let container = container(request, config);
     let networks = Networks::new(request, config, &pod, &cluster);
     let attached = networks.attach(&cluster, &container, records);
@@ -178,32 +180,16 @@ fn del(request: &Request, config: &Config, records: &RecordStore) -> Result<(), 
             records.remove(&request.container_id, &request.interface)?;
             let Some(mut left) = MultusCaches::new(&config.cni_dir).find(&container)? else { return Ok(()) };
             if left.incomplete {
-                left.extend(&container.record(&guessed(request, config)));
+                left.extend(&container.record(&networks::guess(request, config, &cluster(config))));
             }
             Ok(left.take_down(&container)?)
         }
-        // What the record would say is lost, unless there is a file for Multus beside it.
         Found::Damaged => {
-            let mut record = container.record(&guessed(request, config));
-            if let Some(mut left) = MultusCaches::new(&config.cni_dir).find(&container)? {
-                left.extend(&record);
-                record = left.record;
-            }
-            // What cannot be taken down now is to be known the next time.
-            if let Err(error) = records.save(&record, false) {
-                tracing::warn!(%error, "another DEL will not know of this one's errors");
-            }
+            let guessed = networks::guess(request, config, &cluster(config));
+            let record = detach::made_up(&container, &guessed, records)?;
             Ok(detach::detach(&container, &record, records)?)
         }
     }
-}
-
-/// What the same request would make now is the best guess at what it made.
-fn guessed(request: &Request, config: &Config) -> Vec<Delegate> {
-    networks::guess(request, config, &cluster(config)).unwrap_or_else(|error| {
-        tracing::warn!(error = error.message, "nothing is known of what there is to take down");
-        Vec::new()
-    })
 }
 
 fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<(), CniError> {

@@ -56,7 +56,7 @@ impl<'a> Networks<'a> {
                 return self.attach_while_fetching(early, nads, &of_others, cluster, container, records);
             }
         }
-        nads.extend(cluster.networks(&[of_default, of_others].concat())?);
+        nads.extend(fetch(cluster, &[of_default, of_others].concat())?);
         let places = places(self.config, &nads);
         let delegates = self.delegates(self.cluster_networks(&places)?, &places)?;
         perform::perform(container, delegates, || Ok(Vec::new()), records)
@@ -71,13 +71,13 @@ impl<'a> Networks<'a> {
         container: &Container,
         records: &RecordStore,
     ) -> Result<Attached, CniError> {
-        let fetch = || cluster.networks(missing);
+        let ask = || fetch(cluster, missing);
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("nads".to_owned()).spawn_scoped(scope, fetch);
+            let thread = std::thread::Builder::new().name("nads".to_owned()).spawn_scoped(scope, ask);
             let fetched = || -> Result<Vec<Nad>, ClusterError> {
                 match thread {
                     Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                    Err(_) => fetch(),
+                    Err(_) => ask(),
                 }
             };
             let first = early.default.clone().into_iter().collect();
@@ -90,25 +90,38 @@ impl<'a> Networks<'a> {
         })
     }
 
-    /// All delegates in their order.
-    fn delegates(&self, cluster: ClusterNetworks, places: &Places<'_>) -> Result<Vec<Delegate>, CniError> {
+    /// What is wanted beside the default network, in its order; or why one of them is not to be had.
+    fn wanted(&self, more: Vec<Wanted>, places: &Places<'_>) -> Vec<Result<Wanted, CniError>> {
         let config = self.config;
-        let mut wanted = cluster.more;
-        for name in self.default_networks() {
-            wanted.push(plain(places.cluster_network(name)?));
-        }
-        for selection in self.selections()? {
-            let network = &selection.network;
-            if config.isolates(self.namespace(), &network.namespace) {
-                let (network, pod) = (network.to_string(), self.namespace().to_owned());
-                return Err(AttachError::Isolated { network, pod }.into());
-            }
-            wanted.push(selected(places, &selection)?);
+        let plain = |it: Result<Source, AttachError>| it.map(plain).map_err(CniError::from);
+        let mut wanted: Vec<_> = more.into_iter().map(Ok).collect();
+        let everybodys = self.default_networks().iter().map(|it| plain(places.cluster_network(it)));
+        wanted.extend(everybodys);
+        match self.selections() {
+            Ok(selections) => wanted.extend(selections.iter().map(|it| self.selected(it, places))),
+            Err(error) => wanted.push(Err(error.into())),
         }
         if let Some(name) = &config.auxiliary_chain {
             let cluster_network = config.cluster_network.as_deref();
-            wanted.extend(places.auxiliary_chain(name, cluster_network, config.version)?.map(plain));
+            let chain = places.auxiliary_chain(name, cluster_network, config.version);
+            wanted.extend(chain.transpose().map(plain));
         }
+        wanted
+    }
+
+    fn selected(&self, selection: &NetworkSelection, places: &Places<'_>) -> Result<Wanted, CniError> {
+        let network = &selection.network;
+        if self.config.isolates(self.namespace(), &network.namespace) {
+            let (network, pod) = (network.to_string(), self.namespace().to_owned());
+            return Err(AttachError::Isolated { network, pod }.into());
+        }
+        Ok(selected(places, selection)?)
+    }
+
+    /// All delegates in their order.
+    fn delegates(&self, cluster: ClusterNetworks, places: &Places<'_>) -> Result<Vec<Delegate>, CniError> {
+        let config = self.config;
+        let wanted = self.wanted(cluster.more, places).into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut devices = self.devices.borrow_mut();
         let wanted = wanted.into_iter().map(|it| devices.give(it)).collect::<Result<Vec<_>, _>>()?;
         let delegates = plan::delegates(cluster.default, &wanted)?;
@@ -122,6 +135,21 @@ impl<'a> Networks<'a> {
             tracing::warn!(%warning, "passed over, as Multus does; strictSelections makes it an error");
         }
         Ok(delegates)
+    }
+
+    /// The same without those of which something is wrong. The others keep the names that they have by position.
+    fn those_known(&self, places: &Places<'_>) -> Vec<Delegate> {
+        let mut known = Vec::new();
+        let more = self.cluster_networks(places).map(|it| {
+            known.extend(it.default);
+            it.more
+        });
+        for (number, wanted) in (1..).zip(self.wanted(more.unwrap_or_default(), places)) {
+            let Ok(Wanted { source, interface, overrides }) = wanted else { continue };
+            let interface = interface.unwrap_or_else(|| format!("net{number}"));
+            known.extend(plan::delegate(&source, interface, false, &overrides));
+        }
+        known
     }
 
     fn cluster_networks(&self, places: &Places<'_>) -> Result<ClusterNetworks, CniError> {
@@ -202,22 +230,38 @@ pub(super) fn default_name(config: &Config) -> Option<NetworkName> {
     config.cluster_network.as_ref().and_then(|it| nad_name(it, &config.multus_namespace))
 }
 
-/// What an ADD would attach now, for a DEL whose record is lost.
-pub(super) fn guess(
-    request: &Request,
-    config: &Config,
-    cluster: &Cluster,
-) -> Result<Vec<Delegate>, CniError> {
-    let Some(pod) = Pod::read(request, config, cluster)? else { return Ok(Vec::new()) };
-    pod.report_damage(cluster, request);
+/// What an ADD would attach now, for a DEL whose record is lost: as far as it is known, for what is not detached
+/// now is not known later.
+pub(super) fn guess(request: &Request, config: &Config, cluster: &Cluster) -> Vec<Delegate> {
+    let warn =
+        |error: CniError| tracing::warn!(error = error.message, "not all is known of what to take down");
+    let pod = match Pod::read(request, config, cluster) {
+        Ok(Some(pod)) => {
+            pod.report_damage(cluster, request);
+            pod
+        }
+        Ok(None) => Pod::unknown(),
+        Err(error) => {
+            warn(error);
+            Pod::unknown()
+        }
+    };
     let networks = Networks::new(request, config, &pod, cluster);
-    let mut nads = load_nads(config)?;
-    let mut names = networks.default_names()?;
-    names.extend(networks.other_names()?);
+    let mut nads = load_nads(config).unwrap_or_default();
+    let mut names = networks.default_names().unwrap_or_default();
+    names.extend(networks.other_names().unwrap_or_default());
     names.retain(|name| !nads.iter().any(|it| it.name == *name));
-    nads.extend(cluster.networks(&names)?);
+    match cluster.networks(&names) {
+        Ok(fetched) => nads.extend(fetched),
+        Err(error) => warn(error.into()),
+    }
     let places = places(config, &nads);
-    networks.delegates(networks.cluster_networks(&places)?, &places)
+    let all = networks.cluster_networks(&places).and_then(|it| networks.delegates(it, &places));
+    all.unwrap_or_else(|error| {
+        warn(error);
+        // Anew: devices are handed out once.
+        Networks::new(request, config, &pod, cluster).those_known(&places)
+    })
 }
 
 /// `clusterNetwork` may be a directory with our own configuration in it, perhaps as the first file: each call
@@ -229,6 +273,15 @@ pub(super) fn refuse_ourselves(default: &Delegate, config: &Config) -> Result<()
         return Err(CniError::config(problem));
     }
     Ok(())
+}
+
+/// NADs that the cluster has. One that only an agent could know of is missing if that one does not answer.
+fn fetch(cluster: &Cluster, names: &[NetworkName]) -> Result<Vec<Nad>, ClusterError> {
+    let nads = cluster.networks(names)?;
+    match names.iter().find(|name| !nads.iter().any(|it| it.name == **name)) {
+        Some(missing) => cluster.heard(&format!("network {missing}")).map(|()| nads),
+        None => Ok(nads),
+    }
 }
 
 fn plain(source: Source) -> Wanted {
@@ -257,6 +310,9 @@ pub(super) fn load_nads(config: &Config) -> Result<Vec<Nad>, CniError> {
 pub(super) fn places<'a>(config: &'a Config, nads: &'a [Nad]) -> Places<'a> {
     let mut from = Vec::new();
     from.extend(config.nad_dir.as_ref().map(|it| it.display().to_string()));
+    from.extend(
+        config.agent_socket.as_ref().map(|it| format!("the cluster of the agent at {}", it.display())),
+    );
     from.extend(config.kubeconfig.as_ref().map(|it| format!("the cluster of {}", it.display())));
     if from.is_empty() {
         from.push("nadDir and kubeconfig, which are not set".to_owned());

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::error::CniError;
-use super::request::Request;
+use super::request::{NETWORKS_ARG, Request};
 use crate::attach::perform::Attached;
 use crate::attach::plan::Warning;
 use crate::attach::status;
@@ -46,11 +46,20 @@ impl Pod {
             return Ok(Some(Self { name, annotations, uid }));
         }
         if !cluster.has_api() {
+            if !request.args.contains_key(NETWORKS_ARG) {
+                // It may select networks that it would run without.
+                cluster.heard(&format!("pod {pod}"))?;
+            }
             let uid = pod.uid.clone();
             return Ok(Some(Self { name, annotations: BTreeMap::new(), uid }));
         }
         let found = cluster.pod(pod)?;
         Ok(found.map(|it| Self { name, annotations: it.annotations, uid: Some(it.uid) }))
+    }
+
+    /// A pod of which nothing is known any more.
+    pub(super) fn unknown() -> Self {
+        Self { name: None, annotations: BTreeMap::new(), uid: None }
     }
 
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
@@ -85,7 +94,7 @@ impl Pod {
         self.tell(cluster, request, warning(reason, error.message.clone()), milliseconds(begun));
     }
 
-    /// Says on the pod that DEL goes by a guess: what plugins keep elsewhere may be left. That this could not
+    /// Says on the pod that DEL, or a second ADD, goes by a guess: what plugins keep elsewhere may be left. That this could not
     /// be said is a line in the log.
     pub(super) fn report_damage(&self, cluster: &Cluster, request: &Request) {
         let message = format!(

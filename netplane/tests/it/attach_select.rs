@@ -28,6 +28,99 @@ fn what_no_plugin_can_do_is_passed_over_unless_selections_are_strict() {
 }
 
 #[test]
+fn each_key_that_needs_a_capability_is_an_error_without_it_where_selections_are_strict() {
+    let mut lab = Recorded::new();
+    let pod = lab.node.pod();
+    let port = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "udp"}]);
+    let rates = json!({"ingressRate": 8000, "ingressBurst": 9000});
+    let guid = "02:00:00:00:00:00:00:01";
+    // NPWG standard 4.1.2.1.3, .4, .7, .8 and .10; Multus's own beside them.
+    for (key, value, capability) in [
+        ("ips", json!(["10.0.0.9", "2001:db8::9/64"]), "ips"),
+        ("mac", json!("02:00:00:00:00:09"), "mac"),
+        ("portMappings", port, "portMappings"),
+        ("bandwidth", rates, "bandwidth"),
+        ("infiniband-guid", json!(guid), "infinibandGUID"),
+        ("deviceID", json!("0000:03:02.1"), "deviceID"),
+    ] {
+        let able = json!({"cniVersion": "1.0.0", "type": "one", "capabilities": {capability: true}});
+        lab.node.nad("able", &able);
+        let selecting = |lab: &Recorded, network: &str, strict: bool| {
+            let selection = json!([{"name": network, key: value}]);
+            let mut configuration = lab.configuration("1.1.0", &selection.to_string());
+            configuration["strictSelections"] = json!(strict);
+            configuration
+        };
+        let error = lab.node.call("ADD", &pod, &selecting(&lab, "single", true)).expect_err(key);
+        let expected = format!(
+            "network core/single: {capability} is asked for, and no plugin of it has that capability \
+             (strictSelections)"
+        );
+        assert_eq!((&error["code"], message(&error)), (&json!(7), expected.as_str()));
+        assert!(lab.calls().is_empty() && lab.records().is_empty(), "{key}");
+        for (network, strict, given) in [
+            ("single", false, Value::Null),
+            ("able", true, json!({capability: value})),
+            ("able", false, json!({capability: value})),
+        ] {
+            let configuration = selecting(&lab, network, strict);
+            lab.add(&pod, &configuration);
+            assert_eq!(lab.given("ADD-net1-one")["runtimeConfig"], given, "{key}, {network}");
+            lab.del(&pod, &configuration);
+            std::fs::remove_dir_all(lab.path("calls")).expect("removed");
+        }
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_an_error_whether_selections_are_strict_or_not() {
+    let mut lab = Recorded::new();
+    let pod = lab.node.pod();
+    pod.ip("link add taken type veth peer name other");
+    let both = "ipam-claim-reference: together with ips";
+    // NPWG standard 4.1.2.1.5, .9 and .11. The third column: with strictSelections only.
+    for (selection, part, strict_only) in [
+        (json!([{"name": "single", "interface": "taken"}]), "interface taken is already in", false),
+        (
+            json!([{"name": "single"}, {"name": "chain", "interface": "net1"}]),
+            "net1 is asked for twice",
+            false,
+        ),
+        (
+            json!([{"name": "single", "default-route": ["10.0.0.1"]}, {"name": "chain", "default-route": ["10.0.0.2"]}]),
+            "default-route is asked for on network core/single, too; only one can have it",
+            false,
+        ),
+        (
+            json!([{"name": "single", "default-route": []}, {"name": "chain", "default-route": []}]),
+            "only one can have it",
+            false,
+        ),
+        (json!([{"name": "single", "ips": []}]), "ips is an empty list (strictSelections)", true),
+        (json!([{"name": "chain", "ips": ["10.0.0.9"], "ipam-claim-reference": "vm.net"}]), both, false),
+    ] {
+        for strict in [true, false] {
+            let mut configuration = lab.configuration("1.1.0", &selection.to_string());
+            configuration["strictSelections"] = json!(strict);
+            let answer = lab.node.call("ADD", &pod, &configuration);
+            if strict_only && !strict {
+                answer.expect("passed over");
+                lab.del(&pod, &configuration);
+                std::fs::remove_dir_all(lab.path("calls")).expect("removed");
+                continue;
+            }
+            let error = answer.expect_err(part);
+            assert!(message(&error).contains(part), "{selection}: {error}");
+            assert!(lab.calls().is_empty() && lab.records().is_empty(), "{selection}");
+        }
+    }
+    let claimed = json!([{"name": "chain", "ipam-claim-reference": "vm.net", "cni-args": {"b": 2}}]);
+    lab.add(&pod, &lab.configuration("1.1.0", &claimed.to_string()));
+    let cni = json!({"a": 1, "b": 2, "ipam-claim-reference": "vm.net"});
+    assert_eq!(lab.given("ADD-net1-one")["args"]["cni"], cni, "the network's own, the pod's, and the claim");
+}
+
+#[test]
 fn an_annotation_that_is_wrong_is_named_by_entry_and_key() {
     let mut lab = Recorded::new();
     let pod = lab.node.pod();

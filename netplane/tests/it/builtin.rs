@@ -70,6 +70,25 @@ fn neighbours_learn_of_a_new_address_at_once() {
 }
 
 #[test]
+fn an_ipv6_address_is_usable_when_add_returns_and_one_that_is_taken_is_named() {
+    let mut node = Node::new();
+    let mut config = node.macvlan("n3", "");
+    config["ipam"] =
+        json!({"type": "host-local", "dataDir": node.ipam(), "ranges": [[{"subnet": "fd20::/64"}]]});
+    let (pod, second) = (node.pod(), node.pod());
+    add(&node, &pod, &config);
+    let shown = pod.ip("-6 address show dev eth0");
+    assert!(shown.contains("fd20::2/64") && !shown.contains("tentative"), "{shown}");
+    // Somebody on the master's network has the next one.
+    node.ip("address add fd20::3/64 dev n3p nodad");
+    let error = node.call("ADD", &second, &node.configuration("1.1.0", "")).expect_err("it is taken");
+    let message = error["msg"].as_str().expect("a message");
+    assert!(message.contains("core/default-network") && message.contains("fd20::3"), "{error}");
+    assert_eq!(second.interfaces(), Vec::<String>::new());
+    assert!(!node.ipam().join("default-network/fd20::3").exists());
+}
+
+#[test]
 fn the_master_may_be_in_the_container() {
     let mut node = Node::new();
     for master in [json!("v0"), json!(null)] {

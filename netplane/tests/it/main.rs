@@ -11,6 +11,7 @@ mod attach;
 mod attach_burst;
 mod attach_check;
 mod attach_claims;
+mod attach_damaged;
 mod attach_debian;
 mod attach_default_route;
 mod attach_devices;

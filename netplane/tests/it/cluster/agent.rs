@@ -166,3 +166,49 @@ fn without_its_agent_the_plugin_goes_to_the_api_server() {
     assert_eq!(stage.pod.interfaces(), ["eth0", "net1"]);
     assert!(stage.status().is_some());
 }
+
+#[test]
+fn an_agent_that_does_not_answer_is_named_where_nobody_else_can_be_asked() {
+    let (stage, agent, mut configuration) = stage();
+    let stuck = stage.node.folder().join("stuck.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&stuck).expect("a socket");
+    let (socket, kubeconfig) = (configuration["agentSocket"].clone(), configuration["kubeconfig"].take());
+    configuration["agentSocket"] = json!(stuck);
+    let mut by_runtime = configuration.clone();
+    by_runtime["runtimeConfig"] =
+        json!({ "io.kubernetes.cri.pod-annotations": { "k8s.v1.cni.cncf.io/networks": "n3" } });
+    // Without its networks the pod must not run, whatever they are.
+    for (configuration, what) in
+        [(&configuration, "pod core/upf-0: "), (&by_runtime, "network core/default-network: ")]
+    {
+        let (code, message) = stage.add_fails(configuration);
+        let expected =
+            format!("{what}no answer from the agent at {}: no answer within 1000 ms", stuck.display());
+        assert!(message.starts_with(&expected), "{message}");
+        assert_eq!(code, 11, "it may answer later");
+    }
+    drop(listener);
+    let (code, message) = stage.add_fails(&configuration);
+    assert!(message.contains(&stuck.display().to_string()) && message.contains("refused"), "{message}");
+    assert_eq!(code, 11);
+    // With all at hand nobody needs it.
+    let nads = stage.node.folder().join("nads");
+    for name in ["default-network", "n3"] {
+        let nad = stage.server.get("network-attachment-definitions", "core", name).expect("a NAD");
+        std::fs::write(nads.join(format!("{name}.json")), nad.to_string()).expect("written");
+    }
+    by_runtime["nadDir"] = json!(nads);
+    stage.add(&by_runtime);
+    stage.call("DEL", &configuration).expect("detached");
+    // One that answers has said that there is no such network.
+    configuration["agentSocket"] = socket.clone();
+    agent.known.lock().expect("no panic").objects.remove("networks/core/n3");
+    let (code, message) = stage.add_fails(&configuration);
+    let expected = format!(
+        "network core/n3: no such NAD in the cluster of the agent at {}",
+        socket.as_str().expect("a path")
+    );
+    assert!(message.starts_with(&expected), "{message}");
+    assert_eq!(code, 7);
+    assert!(stage.server.journal().is_empty(), "nobody was asked: {kubeconfig}");
+}

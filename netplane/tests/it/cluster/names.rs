@@ -7,13 +7,16 @@ use serde_json::Value;
 use std::io::Write;
 use std::net::UdpSocket;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Above what a request may take with all its tries.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A name in the server's certificate.
 const NAME: &str = "kubernetes.default.svc";
 
 /// ADD with a kubeconfig that has the server's name, on a node whose /etc has nothing but these files.
-fn add(stage: &Stage, hosts: &str, resolv_conf: &str) -> Value {
+fn add(stage: &Stage, hosts: &str, resolv_conf: &str) -> Result<Option<Value>, Value> {
     let etc = stage.node.folder().join("etc");
     std::fs::create_dir_all(&etc).expect("a folder");
     // A module that is not there, and must not be asked for.
@@ -42,14 +45,14 @@ fn add(stage: &Stage, hosts: &str, resolv_conf: &str) -> Value {
     let mut child = command.spawn().expect("nsenter is installed");
     child.stdin.take().expect("stdin").write_all(configuration.to_string().as_bytes()).expect("read");
     let output = child.wait_with_output().expect("it ends");
-    answer(&output).expect("attached").expect("a result")
+    answer(&output)
 }
 
 #[test]
 fn an_api_server_in_the_hosts_file_is_found() {
     let stage = Stage::selecting("n3");
     let hosts = format!("127.0.0.1 localhost\n127.0.0.1 {NAME}\n");
-    add(&stage, &hosts, "");
+    add(&stage, &hosts, "").expect("attached");
     assert_eq!(stage.pod.interfaces(), ["eth0", "net1"]);
 }
 
@@ -59,12 +62,25 @@ fn an_api_server_in_dns_is_found() {
     let netns = Netns::open(stage.node.netns()).expect("the node's namespace");
     let socket = netns.run(|| UdpSocket::bind("127.0.0.1:53")).expect("a thread").expect("a port");
     let server = std::thread::spawn(move || answer_queries(&socket));
-    add(&stage, "127.0.0.1 localhost\n", "nameserver 127.0.0.1\n");
+    add(&stage, "127.0.0.1 localhost\n", "nameserver 127.0.0.1\n").expect("attached");
     assert_eq!(stage.pod.interfaces(), ["eth0", "net1"]);
     let stop = || UdpSocket::bind("127.0.0.1:0").and_then(|it| it.send_to(STOP, "127.0.0.1:53"));
     netns.run(stop).expect("a thread").expect("sent");
     let asked = server.join().expect("no panic");
     assert!(asked > 0, "by DNS");
+}
+
+#[test]
+fn a_name_server_that_never_answers_is_an_error_within_the_deadline() {
+    let stage = Stage::selecting("n3");
+    let netns = Netns::open(stage.node.netns()).expect("the node's namespace");
+    let _silent = netns.run(|| UdpSocket::bind("127.0.0.1:53")).expect("a thread").expect("a port");
+    let began = Instant::now();
+    let error = add(&stage, "127.0.0.1 localhost\n", "nameserver 127.0.0.1\n").expect_err("no address");
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert_eq!(error["code"], 11, "{error}");
+    assert!(error["msg"].as_str().is_some_and(|it| it.contains(NAME)), "{error}");
+    stage.assert_nothing_left();
 }
 
 /// Ends the name server.

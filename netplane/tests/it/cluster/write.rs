@@ -96,6 +96,44 @@ fn a_damaged_record_is_an_event_and_what_is_known_is_taken_down() {
 }
 
 #[test]
+fn an_add_over_a_damaged_record_is_an_event_too() {
+    let stage = Stage::selecting("n3");
+    stage.add(&stage.configuration());
+    let record = stage.node.records().join(format!("{}@eth0.json", stage.pod.name));
+    std::fs::write(&record, "{").expect("as after a power cut");
+    stage.add(&stage.configuration());
+    assert_eq!(stage.pod.interfaces(), ["eth0", "net1"]);
+    let events = stage.events();
+    assert_eq!(events.iter().filter(|it| it.1 == "DamagedRecord").count(), 1, "{events:?}");
+    stage.call("DEL", &stage.configuration()).expect("detached");
+    std::fs::remove_file(record.with_extension("corrupt")).expect("set aside");
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn with_a_damaged_record_the_default_network_goes_though_nothing_is_known_of_the_pod() {
+    for is_down in [false, true] {
+        let stage = Stage::selecting("n3");
+        let mut configuration = stage.configuration();
+        let mut default = stage.node.macvlan("n6", "10.20.0.0/24");
+        default["name"] = json!("cbr0");
+        configuration["clusterNetwork"] = json!("");
+        configuration["delegates"] = json!([default]);
+        stage.add(&configuration);
+        let record = stage.node.records().join(format!("{}@eth0.json", stage.pod.name));
+        std::fs::write(&record, "{").expect("as after a power cut");
+        if is_down {
+            stage.server.fail(usize::MAX, "get", "", answer(503));
+        } else {
+            stage.server.delete("pods", "core", "upf-0");
+        }
+        stage.call("DEL", &configuration).expect("detached");
+        assert_eq!(stage.pod.interfaces(), ["net1"], "that one goes with the namespace");
+        assert!(!stage.node.ipam().join("cbr0/10.20.0.2").exists());
+    }
+}
+
+#[test]
 fn events_that_cannot_be_posted_fail_nothing() {
     for fault in [answer(403), Fault::Hang] {
         let stage = Stage::selecting("n3");
