@@ -52,7 +52,7 @@ pub(super) fn take_down(container: &Container, record: &AttachmentRecord) -> Res
     if errors.is_empty() { Ok(()) } else { Err(AttachError::of_all(errors)) }
 }
 
-/// The record in place of one that is damaged and set aside: what the same request makes now is the best guess at
+/// The record in place of one that is damaged, which is set aside: what the same request makes now is the best guess at
 /// what it made, and a file for Multus beside it knows better.
 ///
 /// # Errors
@@ -67,6 +67,7 @@ pub fn made_up(
         left.extend(&record);
         record = AttachmentRecord { complete: false, ..left.record };
     }
+    records.set_aside(&record.container_id, &record.interface);
     // What cannot be taken down now is to be known the next time.
     if let Err(error) = records.save(&record, false) {
         tracing::warn!(%error, "another DEL will not know of this one's errors");

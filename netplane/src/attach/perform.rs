@@ -85,7 +85,7 @@ pub fn perform<E: From<AttachError>>(
     let call = &container.call;
     records.make()?;
     let _lock = records.lock(&call.container_id, &call.interface, call.timeout)?;
-    match records.look(&call.container_id, &call.interface)? {
+    match records.load(&call.container_id, &call.interface)? {
         Found::Nothing => {}
         Found::Record(left) if left.complete => {
             let (container_id, interface) = (call.container_id.clone(), call.interface.clone());
@@ -102,7 +102,6 @@ pub fn perform<E: From<AttachError>>(
             // All must be known first: with an error here the damaged record stays for DEL.
             let mut all = first;
             all.extend(rest()?);
-            records.load(&call.container_id, &call.interface)?;
             let left = detach::made_up(container, &all, records)?;
             detach::detach(container, &left, records)?;
             return begin(container, all, || Ok(Vec::new()), records);

@@ -90,30 +90,27 @@ impl RecordStore {
         fs::create_dir_all(&self.folder).map_err(failed)
     }
 
-    /// The record of a container's interface, for ADD and DEL. A damaged one is called `*.corrupt` from now on,
-    /// with a warning: it must not stand in the way of DEL for ever.
+    /// The record of a container's interface. A damaged one stays where it is until another takes its place: whoever
+    /// comes next has to know that there is something to take down.
     ///
     /// # Errors
     /// It cannot be read, or is of a newer version.
     pub fn load(&self, container_id: &str, interface: &str) -> Result<Found, AttachError> {
-        let path = self.path(container_id, interface);
-        let found = read(&path)?;
-        if found == Found::Damaged {
-            let aside = path.with_extension("corrupt");
-            tracing::warn!(path = %path.display(), aside = %aside.display(), "damaged record set aside");
-            let failed = |source| AttachError::File { operation: "set aside", path: path.clone(), source };
-            fs::rename(&path, &aside).map_err(failed)?;
-        }
-        Ok(found)
+        read(&self.path(container_id, interface))
     }
 
-    /// The same for those who only look: a damaged record stays where it is, for DEL has to know that there
-    /// is something to take down.
-    ///
-    /// # Errors
-    /// As for [`load`](Self::load).
-    pub fn look(&self, container_id: &str, interface: &str) -> Result<Found, AttachError> {
-        read(&self.path(container_id, interface))
+    /// Keeps a damaged record as `*.corrupt` as well, for people. Its own name is for what is saved next, or gone with
+    /// [`remove`](Self::remove).
+    pub(super) fn set_aside(&self, container_id: &str, interface: &str) {
+        let path = self.path(container_id, interface);
+        let aside = path.with_extension("corrupt");
+        let _ = fs::remove_file(&aside);
+        match fs::hard_link(&path, &aside) {
+            Ok(()) => {
+                tracing::warn!(path = %path.display(), aside = %aside.display(), "damaged record set aside");
+            }
+            Err(error) => tracing::warn!(%error, path = %path.display(), "a damaged record is not kept"),
+        }
     }
 
     /// Writes a record in place of the old one. It is there after everything but a power cut; `durable`: after
@@ -351,11 +348,20 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = RecordStore::new(folder.path());
         fs::write(folder.path().join("abc@eth0.json"), "{\"version\":1,\"cont").expect("a file");
-        assert_eq!(store.look("abc", "eth0").expect("seen"), Found::Damaged);
+        assert_eq!(store.load("abc", "eth0").expect("seen"), Found::Damaged);
         assert_eq!(store.all().expect("listed").records, []);
         store.sweep(&BTreeSet::from([("abc".to_owned(), "eth0".to_owned())]));
-        assert_eq!(store.load("abc", "eth0").expect("set aside"), Found::Damaged, "it was still there");
-        assert!(folder.path().join("abc@eth0.corrupt").exists());
+        for _ in 0..2 {
+            store.set_aside("abc", "eth0");
+            assert_eq!(
+                store.load("abc", "eth0").expect("seen"),
+                Found::Damaged,
+                "until another is in its place"
+            );
+        }
+        store.save(&record(), false).expect("saved");
+        let aside = fs::read_to_string(folder.path().join("abc@eth0.corrupt")).expect("set aside");
+        assert_eq!(aside, "{\"version\":1,\"cont", "and not what was saved over it");
     }
 
     #[test]

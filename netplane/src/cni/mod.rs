@@ -140,7 +140,7 @@ fn add(request: &Request, config: &Config, records: &RecordStore) -> Result<Valu
         tracing::warn!("the pod is gone; nothing is attached");
         return Ok(CniResult::default().to_json(config.version));
     };
-    if matches!(records.look(&request.container_id, &request.interface), Ok(Found::Damaged)) {
+    if matches!(records.load(&request.container_id, &request.interface), Ok(Found::Damaged)) {
         pod.report_damage(&cluster, request);
     }
     let container = container(request, config);
@@ -198,7 +198,7 @@ fn check(request: &Request, config: &Config, records: &RecordStore) -> Result<()
     let previous = previous.transpose().map_err(CniError::previous)?;
     let previous = previous.ok_or_else(CniError::no_previous)?;
     let mut container = container(request, config);
-    let mut record = match records.look(&request.container_id, &request.interface)? {
+    let mut record = match records.load(&request.container_id, &request.interface)? {
         Found::Record(record) => *record,
         Found::Nothing | Found::Damaged => {
             let left = MultusCaches::new(&config.cni_dir).find(&container)?;

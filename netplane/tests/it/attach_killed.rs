@@ -177,6 +177,26 @@ fn an_add_killed_anywhere_can_be_repeated() {
 }
 
 #[test]
+fn with_a_damaged_record_too_what_is_killed_anywhere_is_finished_by_del() {
+    let lab = Lab::new();
+    // Without Multus's files, which would know.
+    std::fs::remove_dir(lab.node.records().join("results")).expect("removed");
+    let attached = || {
+        lab.call("ADD").expect("attached");
+        let record = lab.node.records().join(format!("{}@eth0.json", lab.pod.name));
+        std::fs::write(record, "{\"version\":1,").expect("as after a power cut");
+    };
+    let del = || {
+        lab.call("DEL").map_err(failed("DEL"))?;
+        let aside = lab.node.records().join(format!("{}@eth0.corrupt", lab.pod.name));
+        std::fs::remove_file(aside).map_err(|error| format!("not set aside: {error}"))
+    };
+    for verb in ["DEL", "ADD"] {
+        lab.walk(verb, attached, del);
+    }
+}
+
+#[test]
 fn a_del_killed_anywhere_is_finished_by_the_next() {
     let lab = Lab::new();
     let add = || drop(lab.call("ADD").expect("attached"));
