@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 #[test]
 fn add_waits_for_the_readiness_file_and_del_does_not() {
     let mut lab = Recorded::new();
-    let pod = lab.node.pod();
+    let (pod, other) = (lab.node.pod(), lab.node.pod());
     let file = lab.path("ready");
+    let at_once = lab.configuration("1.1.0", "single@other");
     let mut configuration = lab.configuration("1.1.0", "single");
     configuration["readinessindicatorfile"] = json!(file);
     let error = lab.node.call("STATUS", &pod, &configuration).expect_err("not ready");
@@ -29,14 +30,18 @@ fn add_waits_for_the_readiness_file_and_del_does_not() {
             assert!(Instant::now() < end, "it does not say that it waits");
             std::thread::yield_now();
         }
-        assert!(lab.calls().is_empty() && !add.is_finished());
+        // Time enough for one that does not wait.
+        lab.add(&other, &at_once);
+        lab.del(&other, &at_once);
+        assert_eq!(lab.calls(), ["ADD-other-one", "DEL-other-one"]);
+        assert!(!add.is_finished());
         std::fs::write(&file, "").expect("written");
         add.join().expect("no panic").expect("attached");
     });
     lab.node.call("STATUS", &pod, &configuration).expect("ready");
     std::fs::remove_file(&file).expect("removed");
     lab.del(&pod, &configuration);
-    assert_eq!(lab.calls(), ["ADD-net1-one", "DEL-net1-one"]);
+    assert_eq!(lab.calls()[2..], ["ADD-net1-one", "DEL-net1-one"]);
 }
 
 /// A configuration directory with a default network and, under `chain`, two plugins in files.

@@ -155,6 +155,29 @@ fn nads_are_fetched_while_the_default_network_is_attached() {
 }
 
 #[test]
+fn default_routes_go_in_turn_though_the_nads_are_fetched_meanwhile() {
+    let stage = Stage::selecting(r#"[{"name":"first"},{"name":"second","default-route":[]}]"#);
+    for (name, subnet) in [("first", "10.61.0.0/24"), ("second", "10.62.0.0/24")] {
+        let mut config = stage.node.macvlan("n6", subnet);
+        config["ipam"]["routes"] = json!([{ "dst": "0.0.0.0/0" }]);
+        // The reference plugin, which leaves a default route alone that is there already.
+        config["netplane"] = json!({ "builtin": false });
+        config["cniVersion"] = json!("1.0.0");
+        stage.server.put(apiserver::nad("core", name, &config)).expect("a NAD");
+    }
+    let mut default = stage.node.macvlan("n3", "10.20.0.0/24");
+    default["name"] = json!("cbr0");
+    let mut configuration = stage.configuration();
+    configuration["binDir"] = json!("/usr/lib/cni");
+    configuration["clusterNetwork"] = json!("");
+    configuration["delegates"] = json!([default]);
+    stage.add(&configuration);
+    let shown = stage.pod.ip("route show default");
+    assert!(shown.starts_with("default via 10.62.0.1 dev net2"), "what its plugin has set: {shown}");
+    assert_eq!(shown.lines().count(), 1, "{shown}");
+}
+
+#[test]
 fn a_nad_that_is_not_there_takes_the_default_network_with_it() {
     let stage = Stage::selecting("");
     let configuration = with_own_default(&stage, "n3,absent");
