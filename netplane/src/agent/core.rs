@@ -1,6 +1,7 @@
 //! The loop's state: the world, what is in the kernel, and what is wrong.
 
 mod sessions;
+mod upkeep;
 
 use self::sessions::Identities;
 use super::beside::Beside;
@@ -25,7 +26,7 @@ use crate::nad::fast_path::{FAST_PATH_ANNOTATION, FastPath};
 use crate::nad::{Nad, NetworkName};
 use crate::netlink::observe::Snapshot;
 use crate::sources::{Fact, chain};
-use crate::world::end_marker::{EndMarker, of_operations};
+use crate::world::end_marker::of_operations;
 use crate::world::programmed::{Followed, Limits, Programmed, edit};
 use crate::world::tables::{Operation, Tables};
 use crate::world::{
@@ -389,21 +390,6 @@ impl<K: Kernel> Core<K> {
         };
     }
 
-    /// Tells peers that their tunnels have ended, from the endpoints that had them.
-    fn end_markers(&self, markers: &[EndMarker]) {
-        for marker in markers {
-            let is_own = |pod: &Snapshot| {
-                let own =
-                    |link: u32| pod.links.iter().any(|it| it.index == link && it.mac == Some(marker.mac));
-                pod.addresses.iter().any(|it| it.address.addr() == marker.local && own(it.index))
-            };
-            match self.world.pods.iter().find(|(_, pod)| is_own(pod)) {
-                Some((container, _)) => self.observers.end_marker(container, *marker),
-                None => tracing::warn!(?marker, "no End Marker: its endpoint is gone"),
-            }
-        }
-    }
-
     /// Each neighbour once when it is first wanted: the kernel then keeps it. Unresolved ones again with
     /// every tick.
     fn ask_for_neighbours(&mut self) {
@@ -421,25 +407,10 @@ impl<K: Kernel> Core<K> {
             self.observers.resolve(&wanted.from.container, wanted.ifindex, wanted.address);
         }
         self.observe_losses();
-        let changed = if self.takes_over { Vec::new() } else { self.kernel.changed(&self.current) };
-        changed.iter().for_each(|it| self.current.apply(it));
-        let due = !changed.is_empty() || self.retry.is_some_and(|(at, _)| Instant::now() >= at);
+        let due = self.forget_what_is_undone() || self.retry.is_some_and(|(at, _)| Instant::now() >= at);
         // The ground may have become firm by patience alone.
         if due || self.takes_over || self.compiled == Compiled::default() {
             self.reconcile();
-        }
-    }
-
-    fn observe_losses(&mut self) {
-        match self.kernel.lost() {
-            Ok(lost) => {
-                self.source_problems.remove("losses");
-                self.losses.observe(&lost, Instant::now());
-            }
-            Err(error) => {
-                let problem = Problem { message: chain(&*error.source), object: error.operation };
-                self.source_problems.insert("losses", vec![problem]);
-            }
         }
     }
 

@@ -20,7 +20,7 @@ const PACKETS: u64 = 7;
 /// The first user's packets to the server, of this many bytes of data.
 fn send(lab: &Lab, upf: Ipv4Addr, data: usize) {
     let user = Ipv4Addr::new(10, 60, 0, 1);
-    let inner = packet::Ipv4::new(user.into(), SERVER.into(), packet::udp(1, 9, &vec![0; data])).bytes();
+    let inner = packet::Ipv4::new(user, SERVER, packet::udp(1, 9, &vec![0; data])).bytes();
     let message = packet::gtpu(0x30, 255, 0x1001, &inner);
     let sent = lab.gnb.run(|| {
         let socket = UdpSocket::bind((GNB, 0)).expect("the gNB's address");

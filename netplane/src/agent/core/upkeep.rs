@@ -1,0 +1,51 @@
+//! What the loop looks after besides facts: what was lost, what somebody has undone, and peers that are told of it.
+
+use super::Core;
+use crate::dataplane::Kernel;
+use crate::netlink::observe::Snapshot;
+use crate::sources::chain;
+use crate::world::Problem;
+use crate::world::end_marker::EndMarker;
+use std::time::Instant;
+
+impl<K: Kernel> Core<K> {
+    /// Counts what the kernel has lost since the last time.
+    pub(super) fn observe_losses(&mut self) {
+        match self.kernel.lost() {
+            Ok(lost) => {
+                self.source_problems.remove("losses");
+                self.losses.observe(&lost, Instant::now());
+            }
+            Err(error) => {
+                let problem = Problem { message: chain(&*error.source), object: error.operation };
+                self.source_problems.insert("losses", vec![problem]);
+            }
+        }
+    }
+
+    /// Whether anything is to be made so again: a link that somebody has detached, a device that was taken out of
+    /// the device map, a master that may be native after all.
+    pub(super) fn forget_what_is_undone(&mut self) -> bool {
+        if self.takes_over {
+            return false;
+        }
+        let changed = self.kernel.changed(&self.current);
+        changed.iter().for_each(|it| self.current.apply(it));
+        !changed.is_empty()
+    }
+
+    /// Tells peers that their tunnels have ended, from the endpoints that had them.
+    pub(super) fn end_markers(&self, markers: &[EndMarker]) {
+        for marker in markers {
+            let is_own = |pod: &Snapshot| {
+                let own =
+                    |link: u32| pod.links.iter().any(|it| it.index == link && it.mac == Some(marker.mac));
+                pod.addresses.iter().any(|it| it.address.addr() == marker.local && own(it.index))
+            };
+            match self.world.pods.iter().find(|(_, pod)| is_own(pod)) {
+                Some((container, _)) => self.observers.end_marker(container, *marker),
+                None => tracing::warn!(?marker, "no End Marker: its endpoint is gone"),
+            }
+        }
+    }
+}
