@@ -20,6 +20,44 @@ fn behind(optional: [u8; 4], chain: &[u8], inner: &[u8]) -> Vec<u8> {
     [&optional[..], chain, inner].concat()
 }
 
+/// Adds one to the header checksum of an IPv4 packet.
+fn damaged(mut packet: Vec<u8>) -> Vec<u8> {
+    let sum = u16::from_be_bytes([packet[10], packet[11]]) + 1;
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// IPv4 headers whose checksum is wrong. It is not verified, and never made right.
+pub(super) fn wrong_sums() -> Vec<Case> {
+    let inner = user_packet();
+    let hop = one_hop(&inner).bytes();
+    let down = Ipv4 { source: SERVER, destination: UE, ..user_packet() };
+    let tunnelled = packet::gtpu_with_container(DOWNLINK_TEID, 0, QFI, &damaged(one_hop(&down).bytes()));
+    let gpdu = |inner: &[u8]| packet::gtpu(0x30, 255, TEID, inner);
+    let outer = Ipv4::new(GNB, POD_N3, packet::udp(2152, 2152, &gpdu(&inner.bytes())));
+    let sent = packet::ethernet(POD_N3_MAC, GNB_MAC, ETHERTYPE_IPV4, &damaged(outer.bytes()));
+    vec![
+        case(
+            "decapsulate, a wrong checksum of the user's header stays as wrong",
+            from_gnb(&gpdu(&damaged(inner.bytes()))),
+            REDIRECT,
+            Some(packet::ethernet(ROUTER_MAC, POD_N6_MAC, ETHERTYPE_IPV4, &damaged(hop))),
+        ),
+        case(
+            "encapsulate, a wrong checksum of the header to the user stays as wrong",
+            from_router(&damaged(down.bytes())),
+            REDIRECT,
+            to_gnb(0, &tunnelled),
+        ),
+        case(
+            "decapsulate, a wrong checksum of the outer header",
+            sent,
+            REDIRECT,
+            to_router(&one_hop(&inner)),
+        ),
+    ]
+}
+
 /// G-PDUs that are decapsulated.
 pub(super) fn cases() -> Vec<Case> {
     let inner = user_packet();
