@@ -42,6 +42,8 @@ pub mod users;
 
 pub mod capture;
 
+pub mod checksums;
+
 pub mod tshark;
 
 pub mod wires;

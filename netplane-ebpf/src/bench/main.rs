@@ -7,6 +7,8 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "there is no other way to ask whether a value is a constant")]
 
+mod checksum;
+
 mod floor;
 
 mod load;

@@ -31,6 +31,7 @@ mod beside_multus;
 mod builtin;
 mod builtin_reference;
 mod cases_bpf;
+mod checksums;
 mod cluster;
 mod containerd;
 mod dataplane;
