@@ -17,7 +17,8 @@ pub trait Frame {
     /// they came, and TC decides on them.
     const DELIVERS: bool = true;
 
-    /// Bytes in the frame, without FCS.
+    /// Bytes in the frame, without FCS. For a plain packet ask `reaches` and `cut`: of a frame in fragments the
+    /// kernel must be asked for its length.
     fn len(&self) -> usize;
 
     fn is_empty(&self) -> bool {
@@ -44,6 +45,18 @@ pub trait Frame {
 
     /// Cuts the frame to `len` bytes.
     fn truncate(&mut self, len: usize) -> Option<()>;
+
+    /// Whether all of a packet that ends at `end` is in the frame.
+    #[inline(always)]
+    fn reaches(&self, end: usize) -> bool {
+        end <= self.len()
+    }
+
+    /// Cuts off what is behind `end`: Ethernet's padding of short frames, or bytes that no length accounts for.
+    #[inline(always)]
+    fn cut(&mut self, end: usize) -> Option<()> {
+        if self.len() > end { self.truncate(end) } else { Some(()) }
+    }
 
     /// The sum of the 16-bit words of the bytes from `from` to `to`, folded to 16 bits, an odd last byte
     /// padded with zero (RFC 1071). In the order of bytes that `from_ne_bytes` gives, as

@@ -229,11 +229,17 @@ pub(crate) fn relayed<F: Frame, I: OuterIp>(
     Some(at)
 }
 
-/// Computes the UDP checksum of the finished packet whose UDP header is at `udp` and which ends with the
-/// frame. `pseudo` is the sum of what is not in the packet.
+/// Computes the UDP checksum of the finished packet whose UDP header is at `udp`. Of the IP header only the
+/// addresses count: `ip` may be the one of the other direction.
 #[inline(always)]
-pub(crate) fn store_udp_checksum<F: Frame>(frame: &mut F, udp: usize, pseudo: u32) -> Option<()> {
-    let checksum = checksum::finish(pseudo + frame.sum(udp, frame.len())?);
+pub(crate) fn store_udp_checksum<F: Frame, I: OuterIp>(
+    frame: &mut F,
+    udp: usize,
+    length: Be16,
+    ip: &I,
+) -> Option<()> {
+    let sum = frame.sum(udp, udp + usize::from(length.get()))?;
+    let checksum = checksum::finish(ip.pseudo_header(length) + sum);
     // RFC 768: a sum of zero is sent as all ones, for zero says that there is none.
     let checksum = if checksum == 0 { 0xffff } else { checksum };
     frame.store(udp + Udp::CHECKSUM, Be16::from_raw(checksum))
@@ -285,10 +291,7 @@ fn relink<F: Frame>(
     start: Start,
     next_hop: &NextHop,
 ) -> Option<usize> {
-    // Ethernet's padding of short frames, or bytes that no length accounts for.
-    if frame.len() > end {
-        frame.truncate(end)?;
-    }
+    frame.cut(end)?;
     let NextHop { macs, macs_rest, vlan, .. } = *next_hop;
     if frame.leave_with_vlan(vlan) || vlan == 0 {
         move_head(frame, (Ethernet::LEN + room) as isize - from as isize, start.ether_type)?;

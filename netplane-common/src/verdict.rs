@@ -75,6 +75,8 @@ reasons! {
     PassNotRoutable = 36, "pass-not-routable", pass;
     /// The next hop is a pod under the same master: TC, which can deliver to it, decides. Never counted.
     PassLocal = 37, "pass-local", pass;
+    /// Headers that XDP cannot read: the driver has put them behind the first fragment of the frame.
+    PassHeadersHidden = 46, "pass-headers-hidden", pass;
     /// An Echo Request that was answered for the pod (`gtpu.echo`).
     EchoAnswered = 48, "echo-answered", pass;
 }

@@ -21,10 +21,10 @@ use aya_ebpf::programs::XdpContext;
 use netplane_common::decide::packed;
 use netplane_common::frame::Frame;
 use netplane_common::map::NO_INDEX;
-use netplane_common::verdict::Kind;
+use netplane_common::verdict::{Kind, Packed, Reason};
 
 /// Attached to every master that carries a fast-path network.
-#[xdp]
+#[xdp(frags)]
 #[inline(always)]
 fn netplane_xdp(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;
@@ -38,13 +38,17 @@ fn netplane_xdp(ctx: XdpContext) -> u32 {
         }
         Kind::Transmit => xdp_action::XDP_TX,
         Kind::Redirect => redirect(ifindex, verdict.port()),
+        Kind::Drop if verdict.reason_number() == Reason::Malformed as u8 && frame.hides_headers() => {
+            counters::count(Packed::pass_counted(verdict.network(), Reason::PassHeadersHidden), frame.len());
+            xdp_action::XDP_PASS
+        }
         Kind::Drop => {
             counters::count_drop(&ctx, verdict, frame.len());
             xdp_action::XDP_DROP
         }
         Kind::ToAnswer => {
             // SAFETY: a program of the same type, in an element of the map or not.
-            unsafe { maps::XDP_ANSWER.tail_call(&ctx, 0) };
+            unsafe { maps::XDP_ANSWER_FRAGS.tail_call(&ctx, 0) };
             counters::count_drop(&ctx, verdict, frame.len());
             xdp_action::XDP_DROP
         }
@@ -55,7 +59,7 @@ fn netplane_xdp(ctx: XdpContext) -> u32 {
 
 /// On a frame that is to be answered: tail-called by the other. Both in one program would need more stack than
 /// there is.
-#[xdp]
+#[xdp(frags)]
 #[inline(always)]
 fn netplane_xdp_answer(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;

@@ -5,8 +5,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf};
 use netplane_common::map::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey,
-    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, RouteKey, Router, UplinkEntry,
-    UplinkKey, UplinkKey6,
+    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router,
+    UplinkEntry, UplinkKey, UplinkKey6,
 };
 
 /// Sessions per direction that fit unless the loader says otherwise.
@@ -50,12 +50,16 @@ pub(crate) static NETWORKS: Array<NetworkName> = Array::with_max_entries(MAX_NET
 /// What `PORTS` has, for TC: the kernel lets programs of one type only use a device map.
 #[map]
 pub(crate) static DEVICES: Array<u32> = Array::with_max_entries(256, 0);
+/// For TC: pods that masters deliver to. The value means nothing.
+#[map]
+pub(crate) static PODS: HashMap<PodKey, u8> = HashMap::with_max_entries(MAX_ENDPOINTS, 0);
 /// One element, for TC.
 #[map]
 pub(crate) static WIRE: Array<OffloadWire> = Array::with_max_entries(1, 0);
-/// One element: the XDP program that answers.
+/// One element: the XDP program that answers. A program array takes programs for frames in fragments or others,
+/// not both: `XDP_ANSWER` is the name of that of earlier versions, which may still forward.
 #[map]
-pub(crate) static XDP_ANSWER: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub(crate) static XDP_ANSWER_FRAGS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// One element: the TC program that answers.
 #[map]
 pub(crate) static TC_ANSWER: ProgramArray = ProgramArray::with_max_entries(1, 0);

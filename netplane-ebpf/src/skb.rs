@@ -1,7 +1,7 @@
 //! The frame of a TC program: a socket buffer, whose headers are linear, whose VLAN tag lies beside it, and
 //! which may be something that no wire has seen (merged segments, unfinished checksums).
 
-use crate::xdp::{self, NO_SUM, at, distance};
+use crate::xdp::{self, HEADERS, NO_SUM, at, distance};
 use aya_ebpf::bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC};
 use aya_ebpf::helpers::{
     bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
@@ -11,9 +11,6 @@ use aya_ebpf::programs::TcContext;
 use netplane_common::frame::Frame;
 use netplane_common::wire::ethernet::{EtherType, Ethernet, VlanTag};
 use netplane_common::wire::{Be16, Wire};
-
-/// Bytes that are made linear: all headers that the decision looks at, with some extension headers.
-const HEADERS: u32 = 256;
 
 /// A tag that is pushed and popped again, see [`change_protocol`].
 const PASSING_TAG: u16 = 1;
@@ -35,12 +32,23 @@ impl<const ANSWERS: bool> SkbFrame<ANSWERS> {
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext, wire: u32) -> Self {
         let frame = Self { skb: ctx.skb.skb, tag: AS_IT_CAME, wire };
-        let wanted = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
+        let wanted = if ctx.len() < HEADERS as u32 { ctx.len() } else { HEADERS as u32 };
         if distance(ctx.data(), ctx.data_end()) < wanted as usize {
             // SAFETY: the context is this program's.
             unsafe { bpf_skb_pull_data(frame.skb, wanted) };
         }
         frame
+    }
+
+    /// As it is.
+    #[inline(always)]
+    pub(crate) fn of(skb: *mut __sk_buff) -> Self {
+        Self { skb, tag: AS_IT_CAME, wire: 0 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn skb(&self) -> *mut __sk_buff {
+        self.skb
     }
 
     /// A field of the context.
@@ -83,8 +91,9 @@ impl<const ANSWERS: bool> SkbFrame<ANSWERS> {
 /// As `netplane_sum` of `xdp`. The whole packet has to be linear for that.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn netplane_skb_sum(skb: *mut __sk_buff, from: u32, to: u32) -> u32 {
+extern "C" fn netplane_skb_sum(skb: *mut __sk_buff, from: u32) -> u32 {
     let ctx = TcContext::new(skb);
+    let to = ctx.len();
     // Always, so that the verifier sees one way only; for a linear packet that is little work.
     let _too_long = ctx.pull_data(to);
     xdp::sum(|| (ctx.data(), ctx.data_end()), from as usize, to as usize)
@@ -94,7 +103,7 @@ extern "C" fn netplane_skb_sum(skb: *mut __sk_buff, from: u32, to: u32) -> u32 {
 /// registers must not take room on the program's stack.
 #[inline(never)]
 fn is_finished(skb: *mut __sk_buff) -> u32 {
-    let mut frame = SkbFrame::<false> { skb, tag: AS_IT_CAME, wire: 0 };
+    let mut frame = SkbFrame::<false>::of(skb);
     if frame.field(|it| it.gso_size) != 0 {
         return 0;
     }
@@ -126,7 +135,7 @@ fn is_finished(skb: *mut __sk_buff) -> u32 {
 /// bytes, and both are popped.
 #[inline(never)]
 fn change_protocol(skb: *mut __sk_buff, ether_type: u16) -> u32 {
-    let mut frame = SkbFrame::<false> { skb, tag: AS_IT_CAME, wire: 0 };
+    let mut frame = SkbFrame::<false>::of(skb);
     let announced = EtherType::VLAN.0.raw();
     let ether_type = EtherType(Be16::from_raw(ether_type));
     // SAFETY: the context is this program's.
@@ -187,8 +196,9 @@ impl<const ANSWERS: bool> Frame for SkbFrame<ANSWERS> {
     }
 
     #[inline(always)]
-    fn sum(&self, from: usize, to: usize) -> Option<u32> {
-        let sum = netplane_skb_sum(self.skb, from as u32, to as u32);
+    fn sum(&self, from: usize, _to: usize) -> Option<u32> {
+        // Whatever is added up ends with the frame: `to` would only take room on the stack.
+        let sum = netplane_skb_sum(self.skb, from as u32);
         if sum == NO_SUM { None } else { Some(sum) }
     }
 

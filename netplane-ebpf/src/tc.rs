@@ -8,8 +8,9 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use netplane_common::decide::packed;
 use netplane_common::frame::Frame;
-use netplane_common::map::{NO_INDEX, TC_FROM_POD, TC_PASSED};
+use netplane_common::map::{NO_INDEX, PodKey, TC_PASSED};
 use netplane_common::verdict::{Kind, Packed};
+use netplane_common::wire::ethernet::Ethernet;
 
 const DROP: i32 = TC_ACT_SHOT;
 /// To whoever comes next: other programs on the device, then the kernel.
@@ -26,7 +27,7 @@ fn netplane_tc(mut ctx: TcContext) -> i32 {
     let mut place = Place::of(&ctx);
     if place.ifindex == place.far {
         let mark = field(&ctx, |it| it.mark);
-        place = Place { ifindex: mark & !TC_FROM_POD, near: 0, from_pod: mark & TC_FROM_POD, ..place };
+        place = Place { ifindex: mark, near: 0, ..place };
     }
     let action = run(&mut ctx, place, true);
     if action == PASS && place.is_far_end() { give_back(&ctx, place.ifindex) } else { action }
@@ -41,7 +42,7 @@ fn netplane_tc_local(mut ctx: TcContext) -> i32 {
         return PASS;
     }
     let is_from_pod = field(&ctx, |it| it.napi_id) == 0;
-    let place = Place { from_pod: if is_from_pod { TC_FROM_POD } else { 0 }, ..Place::of(&ctx) };
+    let place = Place::of(&ctx);
     run(&mut ctx, place, is_from_pod)
 }
 
@@ -53,15 +54,13 @@ struct Place {
     /// Ends of the offload wire, 0 where there is none; no near end for a frame that has come through it.
     near: u32,
     far: u32,
-    /// `TC_FROM_POD` where it is known to have come from a pod under the master: so must go what answers it.
-    from_pod: u32,
 }
 
 impl Place {
     #[inline(always)]
     fn of(ctx: &TcContext) -> Self {
         let wire = maps::WIRE.get(0).copied().unwrap_or_default();
-        Self { ifindex: field(ctx, |it| it.ifindex), near: wire.near, far: wire.far, from_pod: 0 }
+        Self { ifindex: field(ctx, |it| it.ifindex), near: wire.near, far: wire.far }
     }
 
     #[inline(always)]
@@ -77,7 +76,7 @@ fn netplane_tc_answer(mut ctx: TcContext) -> i32 {
     let mut frame = SkbFrame::<true>::new(&ctx, 0);
     let verdict = packed(&mut frame, &tables::Maps, field(&ctx, |it| it.cb[0]));
     // Read again, and not kept on the stack, of which there is just enough for older verifiers.
-    let [ifindex, is_far_end, from_pod, ..] = *ctx.cb_mut() else {
+    let [ifindex, is_far_end, ..] = *ctx.cb_mut() else {
         return DROP;
     };
     match verdict.kind() {
@@ -85,7 +84,7 @@ fn netplane_tc_answer(mut ctx: TcContext) -> i32 {
             counters::count(verdict, frame.len());
             let port = verdict.port();
             match port {
-                NO_INDEX if from_pod != 0 => deliver(&mut frame, ifindex),
+                NO_INDEX if is_for_pod(frame.skb(), ifindex) != 0 => deliver(&mut frame, ifindex),
                 NO_INDEX => leave(&mut frame, ifindex),
                 _ => leave_by(&mut frame, port),
             }
@@ -123,22 +122,34 @@ fn run(ctx: &mut TcContext, place: Place, count_passed: bool) -> i32 {
             DROP
         }
         Kind::ToAnswer => {
-            let [first, second, third, ..] = ctx.cb_mut() else {
+            let [first, second, ..] = ctx.cb_mut() else {
                 return DROP;
             };
-            (*first, *second, *third) = (ifindex, u32::from(place.is_far_end()), place.from_pod);
+            (*first, *second) = (ifindex, u32::from(place.is_far_end()));
             // SAFETY: a program of the same type, in an element of the map or not.
             unsafe { maps::TC_ANSWER.tail_call(ctx, 0) };
             counters::count_drop(ctx, verdict, frame.len());
             DROP
         }
         Kind::Unfinished => {
-            ctx.set_mark(ifindex | place.from_pod);
+            ctx.set_mark(ifindex);
             to(place.near, 0)
         }
         // Never: this frame cannot be answered.
         Kind::Answer => DROP,
     }
+}
+
+/// Whether an answer goes to a pod under the master. A function that is called: its key must not take room on the
+/// program's stack.
+#[inline(never)]
+fn is_for_pod(skb: *mut __sk_buff, ifindex: u32) -> u32 {
+    // By a helper: the compiler would handle a packet pointer here in a way that the verifier refuses.
+    let Ok(ethernet) = TcContext::new(skb).load::<Ethernet>(0) else {
+        return 0;
+    };
+    // SAFETY: the program only reads, and nothing of the value.
+    u32::from(unsafe { maps::PODS.get(PodKey::new(ifindex, ethernet.destination)) }.is_some())
 }
 
 /// From the wire back to the master that the frame came in by, as if nothing had happened to it.

@@ -3,7 +3,11 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
+use aya_ebpf::helpers::{
+    bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
 use core::intrinsics::is_val_statically_known;
@@ -18,10 +22,45 @@ const MAX_HEADER: usize = 0x3fff;
 
 /// What [`netplane_sum`] returns for a range that is not in the frame: no folded sum is that large.
 pub(crate) const NO_SUM: u32 = u32::MAX;
+/// All headers that the decision looks at, with some extension headers, are in so many bytes.
+pub(crate) const HEADERS: usize = 256;
 /// Bytes that are added up at once.
 const CHUNK: usize = 32;
 /// No packet of which a sum is asked for is longer: jumbo frames have some 9,000 bytes.
 const MAX_SUM: usize = 0x3fff;
+
+/// Whether frames may come in fragments, of which packet pointers see the first (Linux 5.18). The loader says so
+/// before the programs are loaded: then the verifier takes the other way out of the program, with helpers that
+/// an older kernel does not know.
+#[unsafe(no_mangle)]
+static FRAGMENTS: u32 = 1;
+
+/// Bytes of a frame in fragments that are added up at once: what `bpf_csum_diff` takes.
+const PIECE: usize = 512;
+
+/// A copy of some of a frame's bytes, and zeros behind them.
+type Piece = [u64; PIECE / 8 + 1];
+
+/// One element. On the stack there is no room for it.
+#[map]
+static PIECES: PerCpuArray<Piece> = PerCpuArray::with_max_entries(1, 0);
+
+#[inline(always)]
+fn has_fragments() -> bool {
+    // SAFETY: a static that nobody writes once the program is loaded; volatile, since the loader does before.
+    unsafe { core::ptr::read_volatile(&raw const FRAGMENTS) != 0 }
+}
+
+/// Bytes in the frame, in all its fragments.
+#[inline(always)]
+fn whole(ctx: &XdpContext) -> usize {
+    if has_fragments() {
+        // SAFETY: the context is this program's; the helper only reads.
+        unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) as usize }
+    } else {
+        distance(ctx.data(), ctx.data_end())
+    }
+}
 
 /// A global function: the verifier walks through its loop once, whatever the offsets of its callers, and not
 /// once for each way that leads here. Only tunnels with a full checksum pay for it.
@@ -30,6 +69,53 @@ const MAX_SUM: usize = 0x3fff;
 extern "C" fn netplane_sum(ctx: *mut xdp_md, from: u32, to: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
     sum(|| (ctx.data(), ctx.data_end()), from as usize, to as usize)
+}
+
+/// The same of a frame in fragments. A function beside the other: one that calls both, or does the work of both,
+/// would need more stack than there is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn netplane_sum_of_pieces(ctx: *mut xdp_md, from: u32, to: u32) -> u32 {
+    let (from, to) = (from as usize, to as usize);
+    if !has_fragments() || from > to || to > MAX_SUM {
+        return NO_SUM;
+    }
+    let Some(piece) = PIECES.get_ptr_mut(0) else { return NO_SUM };
+    let (mut sum, mut offset) = (0, from);
+    // The verifier sees the end of this loop: `to` has a bound. A counter would be one more on the stack.
+    while offset + PIECE <= to {
+        let Some(with) = add_piece(ctx, piece, offset, PIECE, sum) else { return NO_SUM };
+        sum = with;
+        offset += PIECE;
+    }
+    // The rest looks the same to the verifier after however many pieces, and has a bound.
+    let mut rest = to - offset;
+    // SAFETY: a mask that changes nothing, which the compiler cannot look into.
+    unsafe { asm!("{0} &= 0x1ff", inout(reg) rest, options(pure, nomem, nostack)) };
+    if rest > 0 {
+        let Some(with) = add_piece(ctx, piece, offset, rest, sum) else { return NO_SUM };
+        sum = with;
+    }
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) + (sum >> 16)
+}
+
+/// Adds `len` bytes of the frame (1 to `PIECE`), which overwrite the start of `piece`, to a sum.
+#[inline(always)]
+fn add_piece(ctx: *mut xdp_md, piece: *mut Piece, offset: usize, len: usize, sum: u32) -> Option<u32> {
+    // SAFETY: this CPU's element, which nobody else uses while the program runs, is longer than what is read into
+    // it and from it by the bytes that make the length one of whole words.
+    unsafe {
+        if bpf_xdp_load_bytes(ctx, offset as u32, piece.cast(), len as u32) != 0 {
+            return None;
+        }
+        if len < PIECE {
+            *piece.cast::<u8>().add(len).cast::<[u8; 4]>() = [0; 4];
+        }
+        let words = (len as u32 + 3) & 0x3fc;
+        let sum = bpf_csum_diff(core::ptr::null_mut(), 0, piece.cast(), words, sum);
+        (sum >= 0).then_some(sum as u32)
+    }
 }
 
 /// The folded sum of the bytes from `from` to `to` of what `packet` points at the start and the end of, or
@@ -159,6 +245,20 @@ impl<const ANSWERS: bool> XdpFrame<'_, ANSWERS> {
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
         at(self.ctx.data(), self.ctx.data_end(), offset)
     }
+
+    /// Bytes that packet pointers see.
+    #[inline(always)]
+    fn linear(&self) -> usize {
+        distance(self.ctx.data(), self.ctx.data_end())
+    }
+
+    /// Whether there may be headers where packet pointers do not see them: a driver that puts little into the
+    /// first fragment.
+    #[inline(always)]
+    #[allow(dead_code, reason = "the benches have this file and do not ask")]
+    pub(crate) fn hides_headers(&self) -> bool {
+        has_fragments() && self.linear() < HEADERS && self.linear() < self.len()
+    }
 }
 
 impl<const ANSWERS: bool> Frame for XdpFrame<'_, ANSWERS> {
@@ -168,7 +268,19 @@ impl<const ANSWERS: bool> Frame for XdpFrame<'_, ANSWERS> {
 
     #[inline(always)]
     fn len(&self) -> usize {
-        distance(self.ctx.data(), self.ctx.data_end())
+        whole(self.ctx)
+    }
+
+    #[inline(always)]
+    fn reaches(&self, end: usize) -> bool {
+        end <= self.linear() || has_fragments() && end <= whole(self.ctx)
+    }
+
+    #[inline(always)]
+    fn cut(&mut self, end: usize) -> Option<()> {
+        // Of a frame in fragments, bytes behind a packet that ends exactly with the first one stay: they are
+        // padding all the same, and to find them would cost every packet a call.
+        if self.linear() == end || self.len() <= end { Some(()) } else { self.truncate(end) }
     }
 
     #[inline(always)]
@@ -208,7 +320,12 @@ impl<const ANSWERS: bool> Frame for XdpFrame<'_, ANSWERS> {
 
     #[inline(always)]
     fn sum(&self, from: usize, to: usize) -> Option<u32> {
-        let sum = netplane_sum(self.ctx.as_ptr().cast(), from as u32, to as u32);
+        let ctx = self.ctx.as_ptr().cast();
+        let sum = if has_fragments() && to > self.linear() {
+            netplane_sum_of_pieces(ctx, from as u32, to as u32)
+        } else {
+            netplane_sum(ctx, from as u32, to as u32)
+        };
         if sum == NO_SUM { None } else { Some(sum) }
     }
 }

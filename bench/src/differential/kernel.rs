@@ -13,7 +13,6 @@ use netplane_common::map::{
 };
 use netplane_common::testing::cases::{self, IFINDEX};
 use netplane_common::testing::invariants::{Passage, pass, pass_on_wire};
-use netplane_common::testing::mutate::MAX_LEN;
 use netplane_common::testing::tables::{MapTables, Prefix, words};
 use netplane_common::testing::worlds::{INDICES, PORTS};
 use netplane_common::verdict::{Reason, Verdict};
@@ -23,8 +22,8 @@ use zerocopy::FromBytes;
 /// Bits of a trie's key in front of the address.
 const TRIE_PREFIX: u32 = 32;
 
-/// Room behind a packet for headers that a program adds.
-const HEADROOM: usize = 256;
+/// Bytes of the largest packet that is run, with room for headers that a program adds.
+const MAX_OUT: usize = 1 << 16;
 
 /// Which of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +155,7 @@ impl Kernel {
         let budget = AnswerBudget { left: u64::MAX, since: 0 };
         answers.set(0, PerCpuValues::try_from(vec![budget; cpus])?, 0)?;
         let (set, before) = (MapTables::default(), Counted::default());
-        Ok(Self { ebpf, set, before, out: vec![0; MAX_LEN + HEADROOM] })
+        Ok(Self { ebpf, set, before, out: vec![0; MAX_OUT] })
     }
 
     /// Puts these tables in the place of those before.
@@ -199,9 +198,24 @@ impl Kernel {
     /// # Errors
     /// The kernel does not run it.
     pub fn run(&mut self, hook: Hook, packet: &[u8]) -> Result<Frame<'_>> {
+        self.run_with(hook, packet, None)
+    }
+
+    /// Runs a packet on XDP, with so many bytes of it where packet pointers see them (Linux 6.18).
+    ///
+    /// # Errors
+    /// The kernel does not run it.
+    pub fn run_in_fragments(&mut self, packet: &[u8], linear: u32) -> Result<Frame<'_>> {
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, linear, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+        self.run_with(Hook::Xdp, packet, Some(&context))
+    }
+
+    fn run_with(&mut self, hook: Hook, packet: &[u8], context: Option<&[u8]>) -> Result<Frame<'_>> {
         let options = TestRunOptions {
             data_in: Some(packet),
             data_out: Some(&mut self.out),
+            ctx_in: context,
             repeat: 1,
             ..TestRunOptions::default()
         };

@@ -23,6 +23,7 @@ fn helper(number: i32) -> String {
         18 => "bpf_skb_vlan_push",
         19 => "bpf_skb_vlan_pop",
         25 => "bpf_perf_event_output",
+        28 => "bpf_csum_diff",
         38 => "bpf_skb_change_tail",
         39 => "bpf_skb_pull_data",
         40 => "bpf_csum_update",
@@ -34,6 +35,8 @@ fn helper(number: i32) -> String {
         131 => "bpf_ringbuf_reserve",
         132 => "bpf_ringbuf_submit",
         133 => "bpf_ringbuf_discard",
+        188 => "bpf_xdp_get_buff_len",
+        189 => "bpf_xdp_load_bytes",
         195 => "bpf_map_lookup_percpu_elem",
         _ => return format!("helper {number}"),
     };
@@ -44,7 +47,7 @@ fn helper(number: i32) -> String {
 pub(super) fn object() -> Result<Counts> {
     let file = object::File::parse(bytes()).context("the product's BPF object is no ELF file")?;
     let mut counts = Counts::new();
-    for section in file.sections().filter(|it| matches!(it.name(), Ok("xdp" | ".text"))) {
+    for section in file.sections().filter(|it| matches!(it.name(), Ok("xdp.frags" | ".text"))) {
         let data = section.data().context("a section of the object")?;
         // `struct bpf_insn`: code, registers, offset, immediate.
         for instruction in data.as_chunks::<8>().0 {
@@ -56,7 +59,10 @@ pub(super) fn object() -> Result<Counts> {
             }
         }
     }
-    ensure!(counts.contains_key("bpf_redirect_map"), "no program in the object's section xdp: {counts:?}");
+    ensure!(
+        counts.contains_key("bpf_redirect_map"),
+        "no program in the object's section xdp.frags: {counts:?}"
+    );
     Ok(counts)
 }
 

@@ -91,7 +91,7 @@ fn user4<F: Frame>(frame: &F, l3: usize, header: Ipv4) -> Result<User, Reason> {
     let sound = header.version_ihl >> 4 == 4
         && header.header_len() >= Ipv4::LEN
         && usize::from(total_length) >= header.header_len()
-        && l3 + usize::from(total_length) <= frame.len();
+        && frame.reaches(l3 + usize::from(total_length));
     if !sound {
         return Err(Reason::Malformed);
     }
@@ -112,7 +112,7 @@ fn user4<F: Frame>(frame: &F, l3: usize, header: Ipv4) -> Result<User, Reason> {
 #[inline(always)]
 fn user6<F: Frame>(frame: &F, l3: usize, header: Ipv6) -> Result<User, Reason> {
     let total_length = Ipv6::LEN + usize::from(header.payload_length.get());
-    if header.version() != 6 || l3 + total_length > frame.len() {
+    if header.version() != 6 || !frame.reaches(l3 + total_length) {
         return Err(Reason::Malformed);
     }
     let Ok(total_length) = u16::try_from(total_length) else {
@@ -270,7 +270,7 @@ fn finish<F: Frame, E: Wire, I: OuterIp>(
     packet.user.onward.store(frame, at)?;
     if next_hop.has(next_hop_flags::UDP_CHECKSUM) {
         let udp = at - size_of::<E>() - Gtpu::LEN - Udp::LEN;
-        rewrite::store_udp_checksum(frame, udp, outer.ip.pseudo_header(outer.udp.length))?;
+        rewrite::store_udp_checksum(frame, udp, outer.udp.length, &outer.ip)?;
     }
     Some(())
 }

@@ -69,7 +69,7 @@ fn readdress<F: Frame, I: OuterIp>(
     let behind = packet.at + Gtpu::LEN;
     let at = rewrite::relayed(frame, behind, packet.end(), Outer { ip, udp, gtpu }, next_hop)?;
     if next_hop.has(next_hop_flags::UDP_CHECKSUM) {
-        rewrite::store_udp_checksum(frame, at + size_of::<I>(), ip.pseudo_header(udp.length))?;
+        rewrite::store_udp_checksum(frame, at + size_of::<I>(), udp.length, &ip)?;
     }
     Some(())
 }

@@ -68,7 +68,7 @@ fn is_whole<F: Frame, O: Received>(frame: &F, packet: &Request<O>) -> bool {
     let udp_length = Udp::LEN + Gtpu::LEN + usize::from(packet.gtpu.length.get());
     usize::from(packet.udp.length.get()) == udp_length
         && packet.outer.carries(udp_length)
-        && packet.at - Udp::LEN + udp_length <= frame.len()
+        && frame.reaches(packet.at - Udp::LEN + udp_length)
 }
 
 /// Error Indication for a tunnel that nobody knows. Never for TEID 0 or a packet whose lengths disagree, and
@@ -177,5 +177,5 @@ fn checked<F: Frame, O: Received>(frame: &mut F, packet: &Request<O>) -> Option<
     let udp = packet.arrival.l3 + O::LEN;
     let length: Udp = frame.load(udp)?;
     // The answer's addresses are the request's, the other way round: the same sum.
-    rewrite::store_udp_checksum(frame, udp, packet.outer.pseudo_header(length.length))
+    rewrite::store_udp_checksum(frame, udp, length.length, &packet.outer)
 }

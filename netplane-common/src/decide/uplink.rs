@@ -51,7 +51,7 @@ pub(super) fn gtpu<F: Frame, T: Tables, O: Received>(
     if !allowed.contain(tables, &outer) {
         return Some(not_forwarded(entry.network, Reason::PeerNotAllowed));
     }
-    if !agree || at + Gtpu::LEN + length > frame.len() {
+    if !agree || !frame.reaches(at + Gtpu::LEN + length) {
         return Some(not_forwarded(entry.network, Reason::Malformed));
     }
     let at = frame.opaque(at, arrival.port.ifindex);

@@ -64,6 +64,26 @@ pub struct PeerKey {
     pub address: [Be32; 4],
 }
 
+/// A pod under a master that delivers to it by itself (macvlan in bridge mode): what answers its frames goes
+/// there, and not out by the wire.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PodKey {
+    /// Of the master.
+    pub ifindex: u32,
+    pub mac: Mac,
+    reserved: u16,
+}
+
+impl PodKey {
+    #[inline(always)]
+    pub const fn new(ifindex: u32, mac: Mac) -> Self {
+        Self { ifindex, mac, reserved: 0 }
+    }
+}
+
 const _: () = {
     assert!(size_of::<EndpointKey>() == 24 && size_of::<EndpointEntry>() == 28);
     assert!(size_of::<PeerKey>() == 20);

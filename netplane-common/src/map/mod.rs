@@ -13,7 +13,7 @@ mod session;
 pub use counters::{
     AnswerBudget, Counter, NETWORK_COUNTERS_STRIDE, NETWORK_NAME_MAX, NetworkName, network_counter_index,
 };
-pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, UnknownTeid, endpoint_flags};
+pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, PodKey, UnknownTeid, endpoint_flags};
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureKey};
 pub use next_hop::{LookedUp, NextHop, NextHopState, OffloadWire, RouteKey, Router, next_hop_flags};
@@ -30,9 +30,6 @@ pub const NO_INDEX: u32 = u32::MAX;
 
 /// Mark of a buffer that was decided on at the far end of the offload wire and goes on to the pod ("np").
 pub const TC_PASSED: u32 = 0x6e70_0001;
-
-/// Bit of the mark on the offload wire, beside the index of the master: a pod under it has sent this.
-pub const TC_FROM_POD: u32 = 1 << 30;
 
 /// Where packets come in: a master's interface index and VLAN identifier (0: untagged). Two networks
 /// with different tags on one parent are two ports, so their addresses may overlap.

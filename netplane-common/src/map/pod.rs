@@ -7,7 +7,7 @@
 
 use super::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FailureKey,
-    NetworkName, NextHop, OffloadWire, PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
+    NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 
 macro_rules! pod {
@@ -35,6 +35,7 @@ pod!(
     NextHop,
     OffloadWire,
     PeerKey,
+    PodKey,
     RouteKey,
     Router,
     UplinkEntry,

@@ -20,7 +20,7 @@ fn from_gnb6_with(gtpu: &[u8], change: impl FnOnce(&mut Ipv6)) -> Vec<u8> {
     packet::ethernet(POD_N3_MAC, GNB_MAC, ETHERTYPE_IPV6, &outer.bytes())
 }
 
-fn from_gnb6(gtpu: &[u8]) -> Vec<u8> {
+pub(super) fn from_gnb6(gtpu: &[u8]) -> Vec<u8> {
     from_gnb6_with(gtpu, |_| {})
 }
 

@@ -8,6 +8,7 @@ mod found;
 pub mod fuzz;
 pub mod invariants;
 mod ipv6;
+pub mod jumbo;
 mod known;
 pub mod mutate;
 pub mod numbers;

@@ -42,7 +42,7 @@ static FLOOR_PORTS: DevMap = DevMap::with_max_entries(16, 0);
 
 /// The least that an uplink can do: no options, no extension headers but one container at its fixed
 /// place, one hash lookup, the user's address, a counter, the TTL, the next hop, the redirect.
-#[xdp]
+#[xdp(frags)]
 fn floor_uplink(ctx: XdpContext) -> u32 {
     decapsulate(&ctx).unwrap_or(xdp_action::XDP_DROP)
 }
@@ -78,7 +78,7 @@ fn decapsulate(ctx: &XdpContext) -> Option<u32> {
 }
 
 /// The least that a downlink can do.
-#[xdp]
+#[xdp(frags)]
 fn floor_downlink(ctx: XdpContext) -> u32 {
     encapsulate(&ctx).unwrap_or(xdp_action::XDP_DROP)
 }

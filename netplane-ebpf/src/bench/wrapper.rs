@@ -16,7 +16,7 @@ static TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Puts the head back to where the packet started, writes the next session's headers over it and tail-calls
 /// the program under test: BPF_PROG_TEST_RUN does not restore packets between repetitions.
-#[xdp]
+#[xdp(frags)]
 fn wrapper(ctx: XdpContext) -> u32 {
     wrap(&ctx).unwrap_or(xdp_action::XDP_ABORTED)
 }
@@ -58,7 +58,7 @@ fn wrap(ctx: &XdpContext) -> Option<u32> {
 }
 
 /// What wrapper and run cost without a program under test.
-#[xdp]
+#[xdp(frags)]
 fn empty(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }

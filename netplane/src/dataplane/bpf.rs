@@ -2,6 +2,7 @@
 
 use super::bpffs::Pins;
 use super::failures::{Failures, Layout};
+use super::fragments::Fragments;
 use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
 use super::sizes::{self, DEFAULT_SESSIONS};
@@ -43,6 +44,19 @@ impl BpfKernel {
     /// # Errors
     /// As for [`BpfKernel::open`].
     pub fn open_sized(bpffs: &Path, sessions: u32) -> Result<Self, KernelError> {
+        match Self::open_for(bpffs, sessions, Fragments::Taken) {
+            Err(error) if Fragments::Taken.are_refused(&*error.source) => {
+                Self::open_for(bpffs, sessions, Fragments::Refused)
+            }
+            result => result,
+        }
+    }
+
+    /// The same with XDP programs for frames of this kind.
+    ///
+    /// # Errors
+    /// As for [`BpfKernel::open`].
+    pub fn open_for(bpffs: &Path, sessions: u32, fragments: Fragments) -> Result<Self, KernelError> {
         let pins = Pins::open(bpffs)?;
         let upgrade = Upgrade::begin(&pins)?;
         let paths = PINNED.map(|name| (name, pins.map(name)));
@@ -55,7 +69,7 @@ impl BpfKernel {
         if let Ok(layout) = &layout {
             layout.tell(&mut loader);
         }
-        let mut ebpf = loader.load(super::object()).map_err(|source| KernelError {
+        let mut ebpf = fragments.load(&mut loader).map_err(|source| KernelError {
             operation: "load the packet programs' object".to_owned(),
             remedy: Some(
                 "run as root, or with CAP_BPF and CAP_NET_ADMIN; pins of another configuration go with `netplane \
@@ -71,7 +85,7 @@ impl BpfKernel {
             source: Box::new(source),
         })?;
         let maps = Maps::take(&mut ebpf)?;
-        let mut links = Links::new(pins.clone());
+        let mut links = Links::new(pins.clone(), fragments);
         links.take_over(&mut ebpf)?;
         let failures = Failures::start(&mut ebpf, &pins, layout.as_ref())?;
         let mut this = Self { ebpf, maps, links, pins, upgrade, failures, logger };

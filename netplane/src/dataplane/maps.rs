@@ -9,13 +9,13 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use ipnet::IpNet;
 use netplane_common::map::{
     Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NetworkName, NextHop,
-    PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
+    PeerKey, PodKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
 };
 use netplane_common::wire::{Be32, ip};
 use std::collections::BTreeSet;
 
 /// The maps that are pinned; the log's ring buffer belongs to one program and is not.
-pub(super) const PINNED: [&str; 19] = [
+pub(super) const PINNED: [&str; 20] = [
     "UPLINK",
     "UPLINK6",
     "DOWNLINK4",
@@ -24,6 +24,7 @@ pub(super) const PINNED: [&str; 19] = [
     "NEXT_HOPS",
     "ROUTES",
     "PEERS",
+    "PODS",
     "ROUTERS",
     "PORTS",
     "SESSION_COUNTERS",
@@ -34,7 +35,7 @@ pub(super) const PINNED: [&str; 19] = [
     "WIRE",
     "FAILURES",
     // A program array forgets its programs with the last reference to it from outside.
-    "XDP_ANSWER",
+    "XDP_ANSWER_FRAGS",
     "TC_ANSWER",
 ];
 
@@ -54,6 +55,7 @@ pub(super) struct Maps {
     pub(super) next_hops: Array<MapData, NextHop>,
     pub(super) routes: LpmTrie<MapData, RouteKey, u32>,
     pub(super) peers: LpmTrie<MapData, PeerKey, u8>,
+    pub(super) pods: HashMap<MapData, PodKey, u8>,
     pub(super) routers: Array<MapData, Router>,
     pub(super) ports: DevMap<MapData>,
     /// The same interface indices, for TC.
@@ -76,6 +78,7 @@ impl Maps {
             next_hops: take(ebpf, "NEXT_HOPS")?,
             routes: take(ebpf, "ROUTES")?,
             peers: take(ebpf, "PEERS")?,
+            pods: take(ebpf, "PODS")?,
             routers: take(ebpf, "ROUTERS")?,
             ports: take(ebpf, "PORTS")?,
             devices: take(ebpf, "DEVICES")?,
@@ -142,6 +145,8 @@ impl Maps {
             Operation::SetRouter { scope, router } => self.routers.set(*scope, *router, 0),
             Operation::AddPeer(peer) => self.peers.insert(&peer_key(*peer), 1, 0),
             Operation::RemovePeer(peer) => gone_is_done(self.peers.remove(&peer_key(*peer))),
+            Operation::AddPod(pod) => self.pods.insert(pod, 1, 0),
+            Operation::RemovePod(pod) => gone_is_done(self.pods.remove(pod)),
         }
     }
 

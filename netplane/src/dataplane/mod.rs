@@ -3,6 +3,7 @@
 mod bpf;
 mod bpffs;
 mod failures;
+mod fragments;
 mod kernel;
 mod links;
 mod maps;
@@ -13,6 +14,7 @@ mod statistics;
 mod upgrade;
 
 pub use bpf::BpfKernel;
+pub use fragments::Fragments;
 pub use kernel::{Attached, AttachedMode, Kernel, KernelError, Left, Lost, TABLE_FULL};
 pub use programs::{LoadError, TC_LOCAL_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp};
 pub use sizes::DEFAULT_SESSIONS;

@@ -35,7 +35,7 @@ pub fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     let answer = xdp(ebpf, XDP_ANSWER_PROGRAM)?.fd();
     let answer =
         answer.and_then(|it| Ok(it.try_clone()?)).map_err(|it| LoadError::Program(XDP_ANSWER_PROGRAM, it))?;
-    let_answer(ebpf, "XDP_ANSWER", &answer)
+    let_answer(ebpf, "XDP_ANSWER_FRAGS", &answer)
 }
 
 /// Loads the TC programs. What an earlier attempt has loaded stays.

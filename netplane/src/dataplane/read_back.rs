@@ -25,6 +25,7 @@ fn read(maps: &Maps) -> Result<Tables, MapError> {
         downlink4: maps.downlink4.iter().collect::<Result<_, _>>()?,
         downlink6: maps.downlink6.iter().collect::<Result<_, _>>()?,
         endpoints: maps.endpoints.iter().collect::<Result<_, _>>()?,
+        pods: maps.pods.keys().collect::<Result<_, _>>()?,
         ..Tables::default()
     };
     for index in 0..maps.ports.len() {

@@ -15,8 +15,8 @@ use crate::netlink::link::MacvlanMode;
 use crate::netlink::route::Route;
 use ipnet::IpNet;
 use netplane_common::map::{
-    EndpointEntry, EndpointKey, LookedUp, NO_INDEX, NextHop, NextHopState, Port, UnknownTeid, endpoint_flags,
-    next_hop_flags,
+    EndpointEntry, EndpointKey, LookedUp, NO_INDEX, NextHop, NextHopState, PodKey, Port, UnknownTeid,
+    endpoint_flags, next_hop_flags,
 };
 use netplane_common::wire::{Be32, ip};
 use std::collections::{BTreeMap, BTreeSet};
@@ -225,6 +225,11 @@ impl Compilation<'_> {
         }
         let port = self.slots.ports.get(&ifindex, None);
         self.out.tables.ports.insert(port, ifindex);
+        // What pods under a VLAN device send each other does not come by the master.
+        if endpoint.named.index == ifindex {
+            let own = self.local.iter().filter(|it| it.0 == ifindex);
+            self.out.tables.pods.extend(own.map(|it| PodKey::new(ifindex, it.1)));
+        }
         self.out.endpoints.push(EndpointView {
             pod: pod_name(endpoint.key, endpoint.attachment),
             network: endpoint.network().clone(),

@@ -57,6 +57,7 @@ pub(super) fn writes(current: &Tables, wanted: &Tables, operations: &mut Vec<Ope
     operations.extend(routers.map(|(scope, it)| Operation::SetRouter { scope: *scope, router: *it }));
     let peers = wanted.peers.difference(&current.peers);
     operations.extend(peers.map(|it| Operation::AddPeer(*it)));
+    operations.extend(wanted.pods.difference(&current.pods).map(|it| Operation::AddPod(*it)));
     let endpoints = changed(&current.endpoints, &wanted.endpoints);
     operations.extend(endpoints.map(|(key, entry)| Operation::SetEndpoint { key: *key, entry: *entry }));
 }
@@ -112,6 +113,7 @@ fn removals(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) 
     operations.extend(routes.map(|it| Operation::DeleteRoute { route: *it }));
     let peers = current.peers.difference(&wanted.peers);
     operations.extend(peers.map(|it| Operation::RemovePeer(*it)));
+    operations.extend(current.pods.difference(&wanted.pods).map(|it| Operation::RemovePod(*it)));
     // An array's element cannot go; the default value is the free one.
     let next_hops = gone(&current.next_hops, &wanted.next_hops);
     operations.extend(next_hops.map(|it| Operation::SetNextHop { index: *it, next_hop: NextHop::default() }));
@@ -155,6 +157,8 @@ impl Tables {
             Operation::SetRouter { scope, router } => drop(self.routers.insert(*scope, *router)),
             Operation::AddPeer(peer) => drop(self.peers.insert(*peer)),
             Operation::RemovePeer(peer) => drop(self.peers.remove(peer)),
+            Operation::AddPod(pod) => drop(self.pods.insert(*pod)),
+            Operation::RemovePod(pod) => drop(self.pods.remove(pod)),
         }
     }
 }

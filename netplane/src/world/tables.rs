@@ -2,10 +2,10 @@
 
 use ipnet::IpNet;
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, Router, UplinkEntry,
-    UplinkKey, UplinkKey6,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PodKey, Router,
+    UplinkEntry, UplinkKey, UplinkKey6,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How XDP is to be attached to a master (`xdp` in the NAD's metadata). Two networks on one master
 /// must agree; `compile` reports a problem if they do not.
@@ -56,7 +56,9 @@ pub struct Tables {
     pub endpoints: BTreeMap<EndpointKey, EndpointEntry>,
     /// Value: next hop's index, or `NO_INDEX` for an on-link subnet.
     pub routes: BTreeMap<RoutePrefix, u32>,
-    pub peers: std::collections::BTreeSet<PeerPrefix>,
+    pub peers: BTreeSet<PeerPrefix>,
+    /// Pods that masters deliver to by themselves.
+    pub pods: BTreeSet<PodKey>,
     /// Data endpoints by scope, as they speak to users and their correspondents.
     pub routers: BTreeMap<u32, Router>,
 }
@@ -158,4 +160,6 @@ pub enum Operation {
     },
     AddPeer(PeerPrefix),
     RemovePeer(PeerPrefix),
+    AddPod(PodKey),
+    RemovePod(PodKey),
 }

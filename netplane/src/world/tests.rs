@@ -521,6 +521,8 @@ fn next_hops_under_the_same_master_are_local() {
         let hops = compiled.tables.next_hops.values();
         let states: BTreeMap<_, _> = hops.map(|it| (it.ifindex, it.state)).collect();
         let local = compiled.tables.masters.values().all(|it| it.local);
+        let pods = compiled.tables.pods.iter().filter(|it| (it.ifindex, it.mac) == (3, gnb)).count();
+        assert_eq!(pods, usize::from(states.get(&3) == Some(&(NextHopState::Local as u8))), "a pod under N3");
         (states, local, compiled.sessions.iter().all(|it| it.resolved))
     };
     let on_wire = NextHopState::Resolved as u8;

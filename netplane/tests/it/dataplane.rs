@@ -1,7 +1,7 @@
 //! The real data plane in a namespace of its own: attaching, pins, taking over, refusing.
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use netplane::dataplane::{AttachedMode, BpfKernel, Kernel};
+use netplane::dataplane::{AttachedMode, BpfKernel, Fragments, Kernel};
 use netplane::world::tables::{Master, Operation, PeerPrefix, RoutePrefix, Tables, XdpMode};
 use netplane_common::map::{DownlinkKey6, NO_INDEX};
 use netplane_common::testing::cases;
@@ -297,6 +297,43 @@ fn generic_xdp_only_where_it_is_asked_for() {
         assert_eq!(kernel.attached(master).mode, AttachedMode::Generic);
         apply(&mut kernel, &[Operation::Detach { ifindex: master }]);
         assert_eq!(kernel.attached(master).mode, AttachedMode::None);
+    });
+}
+
+/// As on kernels before 5.18, whose programs take no frames in fragments.
+#[test]
+fn an_mtu_that_xdp_cannot_take_is_a_reason_for_tc() {
+    in_namespace(|bpffs| {
+        let master = veth();
+        ip("link set m0 mtu 9000");
+        ip("link set p0 mtu 9000");
+        let sessions = 1 << 10;
+        let open = |fragments| BpfKernel::open_for(bpffs, sessions, fragments).expect("a data plane");
+        let mut kernel = open(Fragments::Refused);
+        let failures = kernel.apply(&[attach(master, XdpMode::Native)]);
+        let (_, error) = failures.first().expect("refused");
+        let remedy = error.remedy.as_deref().unwrap_or_default();
+        assert!(remedy.contains("MTU of 9000") && remedy.contains("5.18"), "{error}: {remedy}");
+        assert_eq!(kernel.attached(master).mode, AttachedMode::None);
+        apply(&mut kernel, &[attach(master, XdpMode::Auto)]);
+        let attached = kernel.attached(master);
+        assert_eq!(attached.mode, AttachedMode::Tc);
+        let problem = attached.problem.expect("somebody should do something about it");
+        assert!(problem.contains("MTU of 9000"), "{problem}");
+
+        ip("link set p0 mtu 1500");
+        ip("link set m0 mtu 1500");
+        apply(&mut kernel, &[attach(master, XdpMode::Auto)]);
+        assert_eq!(kernel.attached(master).mode, AttachedMode::Native, "frames of one page");
+        kernel.detach_all().expect("all removed");
+        drop(kernel);
+
+        ip("link set m0 mtu 9000");
+        ip("link set p0 mtu 9000");
+        let mut kernel = open(Fragments::Taken);
+        apply(&mut kernel, &[attach(master, XdpMode::Auto)]);
+        assert_eq!(kernel.attached(master).mode, AttachedMode::Native);
+        kernel.detach_all().expect("all removed");
     });
 }
 

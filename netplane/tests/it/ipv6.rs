@@ -2,6 +2,7 @@
 //! the pod as its kernel has them. Sockets of the hosts are the judges: they take no wrong checksum.
 
 use crate::agent::{forwarding, until};
+use crate::jumbo::widen;
 use netplane_bench::lab::cni::Sandbox;
 use netplane_bench::lab::{GATEWAY, GNB, Lab, Process, SERVER, wait_for};
 use netplane_common::testing::packet::{self, Ipv4, Ipv6};
@@ -51,6 +52,8 @@ struct DualStack {
     gnb: [UdpSocket; 2],
     /// The server and the gateway, by the address that users send to.
     servers: Vec<(IpAddr, UdpSocket)>,
+    /// Bytes that every payload has behind its text.
+    filler: usize,
     lab: Lab,
 }
 
@@ -67,7 +70,15 @@ fn pod_addresses(lab: &Lab, interface: &str) -> [IpAddr; 2] {
 
 impl DualStack {
     fn new(gtpu: &str) -> Self {
+        Self::with_filler(gtpu, 0)
+    }
+
+    /// With payloads that are larger than Ethernet's by so much, where it is more than 0.
+    fn with_filler(gtpu: &str, filler: usize) -> Self {
         let lab = Lab::new(Path::new(env!("CARGO_BIN_EXE_netplane"))).expect("a lab");
+        if filler > 0 {
+            widen(&lab);
+        }
         lab.gnb.ip(&format!("address add {GNB6}/64 dev n3 nodad")).expect("the gNB's address");
         lab.dn
             .ip(&format!("address add {GATEWAY6}/64 dev n6 nodad\naddress add {SERVER6}/128 dev lo nodad"))
@@ -103,7 +114,7 @@ impl DualStack {
         let gnb = [open(false, GNB.into(), 2152), open(false, GNB6.into(), 2152)];
         let addresses: [IpAddr; 4] = [SERVER.into(), SERVER6.into(), GATEWAY.into(), GATEWAY6.into()];
         let servers = addresses.map(|it| (it, open(true, it, SERVER_PORT))).into();
-        Self { agent, pod, gnb, servers, lab }
+        Self { agent, pod, gnb, servers, filler, lab }
     }
 
     /// What a user sends, through its tunnel over the outer family.
@@ -136,7 +147,8 @@ impl DualStack {
         let mut number = 0_u32;
         let probe = || {
             number += 1;
-            let payload = format!("number {number}");
+            let filler = (0..self.filler).map(|it| char::from(b'a' + (it % 26) as u8));
+            let payload = format!("number {number}{}", filler.collect::<String>());
             self.send(user, outer, to, payload.as_bytes());
             let Some((text, from)) = receive(server) else { return Ok(None) };
             let source: IpAddr = match to {
@@ -162,7 +174,7 @@ fn user_address6(user: u8) -> Ipv6Addr {
 }
 
 fn receive(socket: &UdpSocket) -> Option<(Vec<u8>, SocketAddr)> {
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 1 << 16];
     let (length, from) = socket.recv_from(&mut buffer).ok()?;
     Some((buffer[..length].to_vec(), from))
 }
@@ -179,6 +191,16 @@ fn users_of_either_family_get_through_tunnels_over_either() {
     // Hosts on the data network's own subnets.
     lab.there_and_back(1, 1, GATEWAY.into());
     lab.there_and_back(2, 0, GATEWAY6.into());
+}
+
+/// The outer checksum is over all fragments of a frame: the gNB's socket takes no wrong one.
+#[test]
+fn jumbo_frames_in_tunnels_over_ipv6_have_full_checksums() {
+    let lab = DualStack::with_filler("", 8800);
+    for outer in [0, 1] {
+        lab.there_and_back(1, outer, SERVER.into());
+        lab.there_and_back(1, outer, SERVER6.into());
+    }
 }
 
 /// The pod's kernel decides where packets go, and says so while they flow.

@@ -1,6 +1,7 @@
 //! Next hops that are pods under the same master: a gNB, and a gateway of the data network, on the UPF's node.
 
-use crate::agent::{list, problems};
+use crate::agent::{LIMIT, list, problems};
+use crate::router::hops;
 use crate::tc::{agent_in, attach_pod, lab_with};
 use netplane_bench::lab::cni::Sandbox;
 use netplane_bench::lab::endpoint::Endpoint;
@@ -8,6 +9,11 @@ use netplane_bench::lab::traffic::{Host, ping, tcp};
 use netplane_bench::lab::users::{UE_POOL, gnb, users};
 use netplane_bench::lab::{GATEWAY, GNB, Lab, Namespace, SERVER};
 use serde_json::Value;
+use std::net::{Ipv4Addr, UdpSocket};
+
+/// Message types of TS 29.281 §6.1.
+const ECHO_RESPONSE: u8 = 2;
+const ERROR_INDICATION: u8 = 26;
 
 const PINGS: u32 = 20;
 
@@ -94,4 +100,70 @@ fn a_gnb_under_the_master_gets_what_xdp_hands_on() {
 #[test]
 fn all_on_one_node_is_forwarded_by_tc_alone() {
     both_ways("tc", "tc", true, true);
+}
+
+/// An answer to an Echo Request, and one about a tunnel that nobody knows.
+fn is_answered(gnb: &Namespace, upf: Ipv4Addr) {
+    let socket = gnb.run(|| UdpSocket::bind((GNB, 2152))).expect("the namespace").expect("a socket");
+    socket.set_read_timeout(Some(LIMIT)).expect("a timeout");
+    let messages = [
+        (&[0x32, 1, 0, 4, 0, 0, 0, 0, 0x12, 0x34, 0, 0], ECHO_RESPONSE),
+        (&[0x30, 255, 0, 4, 0, 0, 0x99, 0x99, 1, 2, 3, 4], ERROR_INDICATION),
+    ];
+    for (message, kind) in messages {
+        socket.send_to(message, (upf, 2152)).expect("sent");
+        let mut answer = [0; 64];
+        let (_, from) = socket.recv_from(&mut answer).expect("an answer, although nobody listens");
+        assert_eq!((from, answer[1]), ((upf, 2152).into(), kind));
+    }
+}
+
+/// No native XDP on the masters: what tells a pod's frames from those of the wire are the buffers alone.
+#[test]
+fn tc_alone_answers_pods_under_the_master_and_hosts_on_the_wire() {
+    let lab = lab_with("tc");
+    let gtpu = r#""gtpu": { "peers": ["10.30.0.0/24"] }"#;
+    let answering =
+        r#""gtpu": { "peers": ["10.30.0.0/24"], "echo": true, "unknownTeid": "errorIndication" }"#;
+    let n3 = std::fs::read_to_string(lab.nad_dir().join("n3.yaml")).expect("a NAD").replace(gtpu, answering);
+    assert!(n3.contains(answering));
+    lab.write_nad("n3.yaml", n3.as_bytes()).expect("a NAD");
+    let upf = attach_pod(&lab);
+    let (agent, status) = agent_in(&lab, "tc");
+    assert_eq!(problems(&status), Vec::<String>::new());
+    is_answered(&lab.gnb, upf);
+    assert_eq!(counted(&lab, "core/n3", "echo-answered"), 1);
+
+    let pod = instead_of(&lab, &lab.gnb, "n3", &GNB.to_string());
+    is_answered(&pod, upf);
+    assert_eq!(counted(&lab, "core/n3", "echo-answered"), 2);
+    assert_eq!(counted(&lab, "core/n3", "unknown-teid"), 2);
+    agent.terminate().expect("a clean end");
+}
+
+/// The hops to the server that a user behind a pod sees, where the pod's gateway is a pod, too.
+#[test]
+fn tc_alone_tells_pods_under_the_master_where_packets_end() {
+    let lab = lab_with("tc");
+    let upf = attach_pod(&lab);
+    let gnb_pod = instead_of(&lab, &lab.gnb, "n3", &GNB.to_string());
+    let gateway = instead_of(&lab, &lab.dn, "n6", &GATEWAY.to_string());
+    let via = upf_on_n6(&lab);
+    gateway.ip(&format!("route add {UE_POOL} via {via} dev net1")).expect("a route to the users");
+    let (agent, _) = agent_in(&lab, "tc");
+    let config = gnb(&users(3), upf);
+    let _gnb = gnb_pod.run(|| Endpoint::start(&config)).expect("the namespace").expect("a gNB");
+    let ue = users(1)[0].ue;
+    let trouble = || format!("{:#}\n{}", lab.status().unwrap_or_default(), agent.log_tail());
+    let up = hops(Host { namespace: &gnb_pod, address: ue }, GATEWAY);
+    assert_eq!(up, [via.clone(), GATEWAY.to_string()], "from the user\n{}", trouble());
+    let down = hops(Host { namespace: &gateway, address: GATEWAY }, ue);
+    assert_eq!(down, [via, ue.to_string()], "from the gateway\n{}", trouble());
+    agent.terminate().expect("a clean end");
+}
+
+fn counted(lab: &Lab, network: &str, reason: &str) -> u64 {
+    let status = lab.status().expect("a status");
+    let network = list(&status, "networks").iter().find(|it| it["name"] == network).expect("the network");
+    network["counters"][reason]["packets"].as_u64().unwrap_or(0)
 }

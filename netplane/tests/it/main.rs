@@ -42,6 +42,7 @@ mod end_marker;
 mod harness;
 mod install;
 mod ipv6;
+mod jumbo;
 mod kubelet;
 mod lint;
 mod local;

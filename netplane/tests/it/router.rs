@@ -63,7 +63,7 @@ impl Forwarding {
 }
 
 /// The hops that traceroute of busybox prints, the last one being the destination.
-fn hops(from: Host<'_>, to: Ipv4Addr) -> Vec<String> {
+pub(crate) fn hops(from: Host<'_>, to: Ipv4Addr) -> Vec<String> {
     let source = from.address.to_string();
     let mut command = from.namespace.command(BUSYBOX.program);
     // Three tries a hop: on a busy machine an answer may come too late.

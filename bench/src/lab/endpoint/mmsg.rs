@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// Datagrams in a batch.
 pub(super) const BATCH: usize = 64;
 
-/// Bytes of a slot; no frame of a lab is larger.
-const SLOT_SIZE: usize = 2048;
+/// Bytes of a slot; no frame of a lab is larger, jumbo frames included.
+const SLOT_SIZE: usize = 9216;
 
 /// One datagram: a buffer with room for a tunnel's header, the part of it in use, and the other side.
 pub(super) struct Slot {

@@ -13,6 +13,7 @@ mod wire;
 mod xdp;
 
 use super::bpffs::{Hook, Pins};
+use super::fragments::Fragments;
 use super::{Attached, AttachedMode, KernelError, LoadError, load_tc};
 use crate::netlink::xdp as kernel_xdp;
 use crate::world::tables::{Master, XdpMode};
@@ -61,9 +62,9 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(pins: Pins) -> Self {
+    pub(super) fn new(pins: Pins, fragments: Fragments) -> Self {
         Self {
-            xdp: XdpLinks::new(pins.clone()),
+            xdp: XdpLinks::new(pins.clone(), fragments),
             tc: Tc::new(pins.clone()),
             wire: Wire::default(),
             offloads: Offloads::new(pins),

@@ -2,7 +2,9 @@
 
 use super::super::KernelError;
 use super::super::bpffs::{Hook, Pins};
+use super::super::fragments::Fragments;
 use super::super::programs::{self, XDP_PROGRAM};
+use crate::netlink::socket::Netlink;
 use crate::netlink::xdp::{self, Attached};
 use crate::world::tables::Master;
 use aya::Ebpf;
@@ -15,6 +17,7 @@ use std::fmt;
 /// Links by interface index.
 pub(super) struct XdpLinks {
     pins: Pins,
+    fragments: Fragments,
     links: BTreeMap<u32, FdLink>,
 }
 
@@ -61,7 +64,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let error = match self {
-            Self::NotNative(_) => return f.write_str("the driver has no native XDP"),
+            Self::NotNative(it) => return it.source.fmt(f),
             Self::Bond(it) => return it.source.fmt(f),
             Self::Foreign(it) | Self::Driver(it) | Self::Tags(it) | Self::Other(it) => it,
         };
@@ -74,8 +77,8 @@ impl fmt::Display for Refusal {
 }
 
 impl XdpLinks {
-    pub(super) fn new(pins: Pins) -> Self {
-        Self { pins, links: BTreeMap::new() }
+    pub(super) fn new(pins: Pins, fragments: Fragments) -> Self {
+        Self { pins, fragments, links: BTreeMap::new() }
     }
 
     pub(super) fn take_over(&mut self, ebpf: &mut Ebpf) -> Result<(), KernelError> {
@@ -163,11 +166,12 @@ impl XdpLinks {
         let flags = if native { Flags::Driver } else { Flags::Skb };
         let id = program.attach_to_if_index(ifindex, flags).map_err(|error| {
             let number = errno(&error);
-            let error = failed(attach_remedy(number), Box::new(error));
+            let mtu = jumbo_mtu(&master.name);
+            let remedy = attach_remedy(number, mtu, self.fragments);
             match number {
-                Some(libc::EOPNOTSUPP) => Refusal::NotNative(error),
-                Some(libc::EPERM | libc::ENODEV) | None => Refusal::Other(error),
-                Some(_) => Refusal::Driver(error),
+                Some(libc::EOPNOTSUPP) => Refusal::NotNative(failed(remedy, no_native(mtu).into())),
+                Some(libc::EPERM | libc::ENODEV) | None => Refusal::Other(failed(remedy, Box::new(error))),
+                Some(_) => Refusal::Driver(failed(remedy, Box::new(error))),
             }
         })?;
         let link = program.take_link(id).map_err(|it| other(Box::new(it)))?;
@@ -251,18 +255,35 @@ fn errno(error: &ProgramError) -> Option<i32> {
     }
 }
 
-fn attach_remedy(errno: Option<i32>) -> Option<String> {
+/// The MTU of a master whose frames may not fit a page with the room that XDP wants, as most drivers have it.
+fn jumbo_mtu(name: &str) -> Option<u32> {
+    const FITS_A_PAGE: u32 = 3498;
+    let link = Netlink::here().ok()?.link(name).ok()??;
+    Some(link.mtu).filter(|it| *it > FITS_A_PAGE)
+}
+
+/// Some drivers say that they have no native XDP where they have none for this MTU.
+fn no_native(jumbo_mtu: Option<u32>) -> String {
+    let or = jumbo_mtu.map(|it| format!(", or none for its MTU of {it}")).unwrap_or_default();
+    format!("the driver has no native XDP{or}")
+}
+
+fn attach_remedy(errno: Option<i32>, jumbo_mtu: Option<u32>, fragments: Fragments) -> Option<String> {
     match errno? {
         libc::EOPNOTSUPP => Some(
-            "the driver has no native XDP: set \"xdp\": \"tc\" in the network's netplane.dev/fast-path, or \
-             \"generic\", knowing that it is much slower"
+            "set \"xdp\": \"tc\" in the network's netplane.dev/fast-path, or \"generic\", knowing that it is much \
+             slower"
                 .to_owned(),
         ),
         libc::EPERM => Some("run as root, or with CAP_BPF and CAP_NET_ADMIN".to_owned()),
         libc::EBUSY => Some("another XDP program is attached: detach it first".to_owned()),
-        libc::ERANGE | libc::EINVAL => {
-            Some("lower the master's MTU: its driver's XDP takes no frames that large".to_owned())
-        }
+        libc::ERANGE | libc::EINVAL => Some(match jumbo_mtu {
+            Some(mtu) if fragments == Fragments::Refused => format!(
+                "lower the master's MTU of {mtu}, or use Linux 5.18: before, XDP takes no frames in fragments"
+            ),
+            Some(mtu) => format!("lower the master's MTU of {mtu}: its driver's XDP takes no frames that large"),
+            None => "lower the master's MTU: its driver's XDP takes no frames that large".to_owned(),
+        }),
         _ => None,
     }
 }
