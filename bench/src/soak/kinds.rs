@@ -1,6 +1,6 @@
 //! What is sent, what must become of it, and the frames themselves, byte by byte.
 
-use super::nad;
+use super::{GNB6, nad};
 use crate::lab::users::{UE_POOL, User, users};
 use crate::lab::wires::Pod;
 use crate::lab::{GNB, SERVER};
@@ -14,6 +14,8 @@ pub(super) const SERVER_PORT: u16 = 9;
 const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x50, 0, 0, 0, 0, 1);
 
 const N_USERS: u32 = 8;
+/// One more, whose tunnel to the gNB is over IPv6.
+const OVER_IPV6: u32 = N_USERS + 1;
 const RELAY_TEID: u32 = 0x3001;
 const RELAYED_TEID: u32 = 0x4001;
 const UNKNOWN_TEID: u32 = 0x9999;
@@ -71,6 +73,8 @@ kinds! {
     Uplink, "uplink", true, 1, Fate::Forwarded { network: "core/n3" };
     /// The same with IPv6.
     Uplink6, "uplink, IPv6", true, 2, Fate::Forwarded { network: "core/n3" };
+    /// Users' packets to the server in tunnels over IPv6.
+    UplinkOver6, "uplink over IPv6", true, 2, Fate::Forwarded { network: "core/n3" };
     /// From one peer to another.
     Relay, "relay", true, 2, Fate::Forwarded { network: "core/n3" };
     /// Echo Requests.
@@ -87,6 +91,8 @@ kinds! {
     Downlink, "downlink", false, 1, Fate::Forwarded { network: "core/n6" };
     /// The same with IPv6.
     Downlink6, "downlink, IPv6", false, 2, Fate::Forwarded { network: "core/n6" };
+    /// The server's packets to a user whose tunnel is over IPv6.
+    DownlinkOver6, "downlink over IPv6", false, 2, Fate::Forwarded { network: "core/n6" };
     /// Larger than the tunnel can carry.
     TooBig, "too big", false, 8, Fate::Dropped("core/n6 too-big");
 }
@@ -94,6 +100,8 @@ kinds! {
 /// The nodes at both ends.
 pub(super) struct World {
     pub(super) pod: Pod,
+    /// The pod on N3.
+    pub(super) pod6: Ipv6Addr,
     pub(super) gnb_mac: [u8; 6],
     pub(super) gateway_mac: [u8; 6],
 }
@@ -144,8 +152,10 @@ fn ue6(number: u32) -> Ipv6Addr {
 pub(super) fn templates(world: &World, from_gnb: bool) -> Vec<Template> {
     let kinds = Kind::ALL.iter().filter(|it| it.is_from_gnb() == from_gnb);
     let frames = |kind: Kind| {
-        let users = users(N_USERS);
-        users.iter().zip(1..).map(|(user, number)| frame(world, kind, user, number)).collect()
+        let all = users(OVER_IPV6);
+        let users = all.iter().zip(1..);
+        let only = |number: u32| (number == OVER_IPV6) == (kind == Kind::DownlinkOver6);
+        users.filter(|it| only(it.1)).map(|(user, number)| frame(world, kind, user, number)).collect()
     };
     kinds.map(|kind| Template { kind: *kind, every: kind.every(), frames: frames(*kind) }).collect()
 }
@@ -161,6 +171,7 @@ fn frame(world: &World, kind: Kind, user: &User, number: u32) -> Vec<u8> {
     match kind {
         Kind::Uplink => world.gnb_sends(&tunnelled(&up().bytes())),
         Kind::Uplink6 => world.gnb_sends(&tunnelled(&Ipv6::new(ue6(number), SERVER6, data(40)).bytes())),
+        Kind::UplinkOver6 => world.gnb_sends6(&tunnelled(&up().bytes())),
         Kind::Relay => world.gnb_sends(&gtpu_with_container(RELAY_TEID, 1, 9, &up().bytes())),
         Kind::Echo => world.gnb_sends(&gtpu(0x32, 1, 0, &[0; 4])),
         Kind::Unknown => world.gnb_sends(&gtpu(0x30, 255, UNKNOWN_TEID, &up().bytes())),
@@ -171,7 +182,9 @@ fn frame(world: &World, kind: Kind, user: &User, number: u32) -> Vec<u8> {
             message[3] += 1;
             world.gnb_sends(&message)
         }
-        Kind::Downlink => world.gateway_sends(ETHERTYPE_IPV4, &Ipv4::new(SERVER, user.ue, data(40)).bytes()),
+        Kind::Downlink | Kind::DownlinkOver6 => {
+            world.gateway_sends(ETHERTYPE_IPV4, &Ipv4::new(SERVER, user.ue, data(40)).bytes())
+        }
         Kind::Downlink6 => {
             world.gateway_sends(ETHERTYPE_IPV6, &Ipv6::new(SERVER6, ue6(number), data(40)).bytes())
         }
@@ -183,6 +196,12 @@ impl World {
     fn gnb_sends(&self, message: &[u8]) -> Vec<u8> {
         let outer = Ipv4::new(GNB, self.pod.n3, udp(2152, 2152, message));
         ethernet(mac(&self.pod.n3_mac), self.gnb_mac, ETHERTYPE_IPV4, &outer.bytes())
+    }
+
+    /// With UDP checksum zero, which receivers of tunnels take (RFC 6935 §5).
+    fn gnb_sends6(&self, message: &[u8]) -> Vec<u8> {
+        let outer = Ipv6::new(GNB6, self.pod6, udp(2152, 2152, message));
+        ethernet(mac(&self.pod.n3_mac), self.gnb_mac, ETHERTYPE_IPV6, &outer.bytes())
     }
 
     fn gateway_sends(&self, ether_type: u16, packet: &[u8]) -> Vec<u8> {
@@ -197,7 +216,8 @@ fn mac(text: &str) -> [u8; 6] {
 /// Sessions of the users, and one relay to another peer.
 pub(super) fn sessions(peer: Ipv4Addr) -> Vec<Value> {
     let user = |(user, number): (&User, u32)| {
-        let mut downlink = json!({ "peer": GNB, "teid": user.downlink.to_string() });
+        let gnb = if number == OVER_IPV6 { GNB6.to_string() } else { GNB.to_string() };
+        let mut downlink = json!({ "peer": gnb, "teid": user.downlink.to_string() });
         if let Some(qfi) = user.qfi {
             downlink["qfi"] = json!(qfi);
         }
@@ -208,20 +228,18 @@ pub(super) fn sessions(peer: Ipv4Addr) -> Vec<Value> {
             "downlink": downlink,
         })
     };
-    let mut sessions: Vec<_> = users(N_USERS).iter().zip(1..).map(user).collect();
+    let mut sessions: Vec<_> = users(OVER_IPV6).iter().zip(1..).map(user).collect();
     let relay = json!({ "network": "core/n3", "peer": peer, "teid": RELAYED_TEID });
     sessions.push(json!({ "name": "relay", "uplink": { "teid": RELAY_TEID, "relay": relay } }));
     sessions
 }
 
 pub(super) fn n3(peer: Ipv4Addr) -> Value {
-    let gtpu = json!({ "peers": ["10.30.0.0/24"], "echo": true });
+    let gtpu = json!({ "peers": ["10.30.0.0/24", "2001:db8:30::/64"], "echo": true });
     let metadata = json!({ "role": "access", "gtpu": gtpu, "sessions": sessions(peer) });
-    nad(
-        "n3",
-        &metadata,
-        &json!({ "type": "host-local", "subnet": "10.30.0.0/24", "rangeStart": "10.30.0.50" }),
-    )
+    let four = json!({ "subnet": "10.30.0.0/24", "rangeStart": "10.30.0.50" });
+    let six = json!({ "subnet": "2001:db8:30::/64", "rangeStart": "2001:db8:30::50" });
+    nad("n3", &metadata, &json!({ "type": "host-local", "ranges": [[four], [six]] }))
 }
 
 pub(super) fn n6(gateway: Ipv4Addr, gateway6: Ipv6Addr) -> Value {
@@ -246,7 +264,8 @@ mod tests {
             n6: Ipv4Addr::new(10, 40, 0, 50),
             n6_mac: "02:00:00:00:00:61".to_owned(),
         };
-        World { pod, gnb_mac: [2; 6], gateway_mac: [4; 6] }
+        let pod6 = Ipv6Addr::new(0x2001, 0xdb8, 0x30, 0, 0, 0, 0, 0x50);
+        World { pod, pod6, gnb_mac: [2; 6], gateway_mac: [4; 6] }
     }
 
     #[test]

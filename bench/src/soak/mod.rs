@@ -22,7 +22,7 @@ use crate::lab::{GATEWAY, GNB, Lab, Namespace, Process, SERVER, nads, wait_for};
 use anyhow::{Context, Result};
 use kinds::World;
 use serde_json::json;
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use traffic::{Sender, Sent, Sinks};
@@ -30,6 +30,8 @@ use traffic::{Sender, Sent, Sinks};
 /// Another peer at the gNB host, to which a tunnel is relayed.
 const OTHER_PEER: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 11);
 const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x40, 0, 0, 0, 0, 1);
+/// The gNB host's other address.
+const GNB6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x30, 0, 0, 0, 0, 0x10);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs the soak for so long, and at least until each trouble was made once. `say` gets a line for each step.
@@ -50,18 +52,28 @@ fn soak(lab: &Lab, time: Duration, say: &dyn Fn(&str)) -> Result<Account> {
     let upf_pod = UpfPod::attach(lab)?;
     let pod = upf_pod.pod.n3;
     // Hosts must not answer what only they know to be for nobody.
-    let hosts = [(&lab.gnb, GNB), (&lab.gnb, OTHER_PEER), (&lab.pod, pod)];
+    let pod6 = address6(&lab.pod, "net1")?;
+    // The interface that is down for a while keeps its addresses: they are the pod's as long as it runs.
+    lab.pod.sysctl("net/ipv6/conf/net2/keep_addr_on_down", "1")?;
+    let hosts: [(_, IpAddr); 5] = [
+        (&lab.gnb, GNB.into()),
+        (&lab.gnb, GNB6.into()),
+        (&lab.gnb, OTHER_PEER.into()),
+        (&lab.pod, pod.into()),
+        (&lab.pod, pod6.into()),
+    ];
     let _gtpu = hosts
         .map(|(host, address)| listen(host, address, GTPU_PORT))
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
-    let _server = listen(&lab.dn, SERVER, kinds::SERVER_PORT)?;
+    let _server = listen(&lab.dn, SERVER.into(), kinds::SERVER_PORT)?;
     let n_sessions = kinds::sessions(pod).len();
     let mut agent = upf_pod.start_agent(n_sessions)?;
     say(&format!("the lab stands: {n_sessions} sessions forward, natively on n3 and n6"));
 
     let world = World {
         pod: upf_pod.pod.clone(),
+        pod6,
         gnb_mac: octets(&mac(&lab.gnb, "n3")?)?,
         gateway_mac: octets(&mac(&lab.dn, "n6")?)?,
     };
@@ -99,7 +111,7 @@ fn prepare(lab: &Lab) -> Result<()> {
     for (name, nad) in [("n3", kinds::n3(OTHER_PEER)), ("n6", kinds::n6(GATEWAY, GATEWAY6))] {
         lab.write_nad(&format!("{name}.yaml"), nad.to_string().as_bytes())?;
     }
-    lab.gnb.ip(&format!("address add {OTHER_PEER}/24 dev n3"))?;
+    lab.gnb.ip(&format!("address add {OTHER_PEER}/24 dev n3\naddress add {GNB6}/64 dev n3 nodad"))?;
     lab.dn.ip(&format!("address add {GATEWAY6}/64 dev n6 nodad"))?;
     for (host, interface) in [(&lab.gnb, "n3"), (&lab.dn, "n6")] {
         host.sysctl(&format!("net/ipv4/conf/{interface}/arp_notify"), "1")?;
@@ -109,8 +121,15 @@ fn prepare(lab: &Lab) -> Result<()> {
 }
 
 /// A socket that nobody reads: what is too much is dropped, and nobody is told by ICMP.
-fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
+fn listen(namespace: &Namespace, address: IpAddr, port: u16) -> Result<UdpSocket> {
     namespace.run(|| UdpSocket::bind((address, port)))?.with_context(|| format!("bind to {address}:{port}"))
+}
+
+/// The global IPv6 address of an interface.
+fn address6(namespace: &Namespace, interface: &str) -> Result<Ipv6Addr> {
+    let links = namespace.ip_json(&["-6", "address", "show", "dev", interface, "scope", "global"])?;
+    let address = links.first().and_then(|it| it["addr_info"][0]["local"].as_str()?.parse().ok());
+    address.with_context(|| format!("{interface} has no IPv6 address"))
 }
 
 /// Waits until nothing is on its way any more.

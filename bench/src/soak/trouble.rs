@@ -1,9 +1,10 @@
 //! What happens to a node meanwhile: agents that end, and neighbours that change.
 
-use super::new_agent;
 use super::traffic::{Sent, Sink, Sinks};
+use super::{GATEWAY6, new_agent};
 use crate::lab::upf_pod::UpfPod;
-use crate::lab::{Lab, Namespace, Process, wait_for};
+use crate::lab::wires::mac;
+use crate::lab::{GATEWAY, Lab, Namespace, Process, wait_for};
 use anyhow::{Context, Result};
 
 /// Packets between two troubles.
@@ -22,10 +23,14 @@ pub enum Trouble {
     GnbMac,
     /// The pod's kernel forgets its neighbours.
     Forget,
+    /// The pod's interface on N6 goes down, and up again a while later; who takes care of the pod gives it its
+    /// default routes again.
+    DataDown,
 }
 
 impl Trouble {
-    pub const ALL: [Self; 5] = [Self::Kill, Self::GatewayMac, Self::Terminate, Self::GnbMac, Self::Forget];
+    pub const ALL: [Self; 6] =
+        [Self::Kill, Self::GatewayMac, Self::Terminate, Self::GnbMac, Self::DataDown, Self::Forget];
 
     pub(super) const fn sentence(self) -> &'static str {
         match self {
@@ -33,6 +38,7 @@ impl Trouble {
             Self::Terminate => "SIGTERM to the agent, and a new one",
             Self::GatewayMac => "the gateway on N6 gets another MAC",
             Self::GnbMac => "the gNB gets another MAC",
+            Self::DataDown => "the pod's interface on N6 goes down and up",
             Self::Forget => "the pod's kernel forgets its neighbours",
         }
     }
@@ -59,12 +65,27 @@ impl Trouble {
             }
             Self::GatewayMac => new_mac(&lab.dn, "n6", &sinks.gateway)?,
             Self::GnbMac => new_mac(&lab.gnb, "n3", &sinks.gnb)?,
+            Self::DataDown => down(lab, sent, &sinks.gateway)?,
             Self::Forget => {
                 lab.pod.ip("neigh flush dev net1\nneigh flush dev net2")?;
             }
         }
         Ok(agent)
     }
+}
+
+/// Takes the pod's interface on N6 down for a while, and waits until frames come out of it again.
+fn down(lab: &Lab, sent: &Sent, gateway: &Sink) -> Result<()> {
+    lab.pod.ip("link set net2 down")?;
+    sent.wait_for_more(BETWEEN)?;
+    lab.pod.ip(&format!(
+        "link set net2 up\nroute replace default via {GATEWAY} dev net2\n\
+         route replace ::/0 via {GATEWAY6} dev net2"
+    ))?;
+    let octets = super::octets(&mac(&lab.dn, "n6")?)?;
+    let before = gateway.under(octets);
+    let probe = || Ok((gateway.under(octets) > before).then_some(()));
+    wait_for("frames out of the interface again", super::LIMIT, probe)
 }
 
 /// Gives a host's interface another address, and waits until frames come under it.
