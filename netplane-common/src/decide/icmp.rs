@@ -8,7 +8,8 @@
 use super::{Arrival, Way, downlink, resolved, uplink};
 use crate::frame::Frame;
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, Port, SessionAction, UplinkEntry, next_hop_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, NextHop, Port, Router, SessionAction, UplinkEntry,
+    next_hop_flags,
 };
 use crate::parse::payload_offset;
 use crate::tables::Tables;
@@ -18,7 +19,7 @@ use crate::wire::gtpu::Gtpu;
 use crate::wire::icmp::{self, IcmpError};
 use crate::wire::ip::{Ipv4, Ipv6, prefix64, protocol};
 use crate::wire::udp::Udp;
-use crate::wire::{Be16, Be32, checksum};
+use crate::wire::{Be16, Be32, Wire, checksum};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// TTL of what starts here.
@@ -56,12 +57,46 @@ struct Message6 {
     icmp: IcmpError,
 }
 
-impl Message4 {
-    const LEN: usize = size_of::<Self>();
-    const TOTAL: usize = Self::LEN + size_of::<Quote4>();
+/// What differs between the families.
+trait Message: Wire {
+    const ETHER_TYPE: EtherType;
+    /// Bytes of the packet in question that are quoted.
+    const QUOTE: usize;
+    const TOTAL: usize = size_of::<Self>() + Self::QUOTE;
+    type Address: Copy;
 
-    /// About the IPv4 packet at `at`, from `router` to its source. `None` where RFC 1122 §3.2.2 forbids it,
-    /// and for a packet with options, whose quote would have another length.
+    /// The address under which a data endpoint speaks.
+    fn address(router: &Router) -> Self::Address;
+
+    /// About the packet at `at`, from `router` to its source. `None` where no error may be sent, or not one of
+    /// this length.
+    fn about<F: Frame>(frame: &F, at: usize, router: Self::Address, reason: Reason, mtu: u16)
+    -> Option<Self>;
+
+    /// The session of who has sent the packet at `at`, and the way that it would have left by.
+    fn sender<'t, F: Frame, T: Tables>(
+        frame: &F,
+        tables: &'t T,
+        entry: &UplinkEntry,
+        at: usize,
+    ) -> Option<(&'t DownlinkEntry, &'t NextHop)>;
+
+    /// Itself as a packet to a user.
+    fn to_user(&self) -> downlink::User;
+}
+
+impl Message for Message4 {
+    const ETHER_TYPE: EtherType = EtherType::IPV4;
+    const QUOTE: usize = size_of::<Quote4>();
+    type Address = Be32;
+
+    #[inline(always)]
+    fn address(router: &Router) -> Be32 {
+        router.address4
+    }
+
+    /// `None` where RFC 1122 §3.2.2 forbids it, and for a packet with options, whose quote would have another
+    /// length.
     #[inline(always)]
     fn about<F: Frame>(frame: &F, at: usize, router: Be32, reason: Reason, mtu: u16) -> Option<Self> {
         let quote: Quote4 = frame.load(at)?;
@@ -105,13 +140,42 @@ impl Message4 {
         ip.checksum = ip.compute_checksum();
         Some(Self { ip, icmp })
     }
+
+    #[inline(always)]
+    fn sender<'t, F: Frame, T: Tables>(
+        frame: &F,
+        tables: &'t T,
+        entry: &UplinkEntry,
+        at: usize,
+    ) -> Option<(&'t DownlinkEntry, &'t NextHop)> {
+        let header: Ipv4 = frame.load(at)?;
+        let next_hop = uplink::route4(tables, entry, header.destination).ok()?;
+        let port = Port::new(next_hop.ifindex, next_hop.vlan);
+        Some((tables.downlink4(&DownlinkKey4 { port, ue: header.source })?, next_hop))
+    }
+
+    #[inline(always)]
+    fn to_user(&self) -> downlink::User {
+        downlink::User {
+            total_length: Self::TOTAL as u16,
+            traffic_class: self.ip.tos,
+            flow: [self.ip.source.raw(), self.ip.destination.raw(), u32::from(protocol::UDP)],
+            onward: downlink::Onward::AsItIs,
+        }
+    }
 }
 
-impl Message6 {
-    const LEN: usize = size_of::<Self>();
-    const TOTAL: usize = Self::LEN + size_of::<Quote6>();
+impl Message for Message6 {
+    const ETHER_TYPE: EtherType = EtherType::IPV6;
+    const QUOTE: usize = size_of::<Quote6>();
+    type Address = [Be32; 4];
 
-    /// About the IPv6 packet at `at`, from `router` to its source. `None` where RFC 4443 §2.4 (e) forbids it.
+    #[inline(always)]
+    fn address(router: &Router) -> [Be32; 4] {
+        router.address6
+    }
+
+    /// `None` where RFC 4443 §2.4 (e) forbids it.
     #[inline(always)]
     fn about<F: Frame>(frame: &F, at: usize, router: [Be32; 4], reason: Reason, mtu: u16) -> Option<Self> {
         let quote: Quote6 = frame.load(at)?;
@@ -151,6 +215,29 @@ impl Message6 {
         icmp.checksum = Be16::from_raw(checksum::finish(sum));
         Some(Self { ip, icmp })
     }
+
+    #[inline(always)]
+    fn sender<'t, F: Frame, T: Tables>(
+        frame: &F,
+        tables: &'t T,
+        entry: &UplinkEntry,
+        at: usize,
+    ) -> Option<(&'t DownlinkEntry, &'t NextHop)> {
+        let header: Ipv6 = frame.load(at)?;
+        let next_hop = uplink::route6(tables, entry, header.destination).ok()?;
+        let port = Port::new(next_hop.ifindex, next_hop.vlan);
+        Some((tables.downlink6(&DownlinkKey6 { port, ue: prefix64(&header.source) })?, next_hop))
+    }
+
+    #[inline(always)]
+    fn to_user(&self) -> downlink::User {
+        downlink::User {
+            total_length: Self::TOTAL as u16,
+            traffic_class: self.ip.traffic_class(),
+            flow: [checksum::sum(&self.ip.source), checksum::sum(&self.ip.destination), 0],
+            onward: downlink::Onward::AsItIs,
+        }
+    }
 }
 
 #[inline(always)]
@@ -189,9 +276,9 @@ fn about_inner<F: Frame, T: Tables>(
     let gtpu: Gtpu = frame.load(at)?;
     let at = payload_offset(frame, at, gtpu).ok()?;
     if frame.load::<u8>(at)? >> 4 == 4 {
-        to_user4(frame, tables, arrival, entry, at, reason)
+        to_user::<F, T, Message4>(frame, tables, arrival, entry, at, reason)
     } else {
-        to_user6(frame, tables, arrival, entry, at, reason)
+        to_user::<F, T, Message6>(frame, tables, arrival, entry, at, reason)
     }
 }
 
@@ -210,17 +297,17 @@ fn about_relayed<F: Frame, T: Tables>(
     // From the address that the peer has sent to.
     if frame.load::<u8>(arrival.l3)? >> 4 == 4 {
         let outer: Ipv4 = frame.load(arrival.l3)?;
-        back4(frame, tables, arrival, outer.destination, reason, mtu(Ipv4::LEN))?;
+        back::<F, T, Message4>(frame, tables, arrival, outer.destination, reason, mtu(Ipv4::LEN))?;
     } else {
         let outer: Ipv6 = frame.load(arrival.l3)?;
-        back6(frame, tables, arrival, outer.destination, reason, mtu(Ipv6::LEN))?;
+        back::<F, T, Message6>(frame, tables, arrival, outer.destination, reason, mtu(Ipv6::LEN))?;
     }
     Some(Way::BACK)
 }
 
 /// Through the user's own tunnel, from the data endpoint that its packet would have left by.
 #[inline(always)]
-fn to_user4<F: Frame, T: Tables>(
+fn to_user<F: Frame, T: Tables, M: Message>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
@@ -228,56 +315,16 @@ fn to_user4<F: Frame, T: Tables>(
     at: usize,
     reason: Reason,
 ) -> Option<Way> {
-    let header: Ipv4 = frame.load(at)?;
-    let next_hop = uplink::route4(tables, entry, header.destination).ok()?;
-    let port = Port::new(next_hop.ifindex, next_hop.vlan);
-    let user = tables.downlink4(&DownlinkKey4 { port, ue: header.source })?;
+    let (user, next_hop) = M::sender(frame, tables, entry, at)?;
     let router = tables.router(user.scope)?;
-    let message = Message4::about(frame, at, router.address4, reason, next_hop.mtu)?;
+    let message = M::about(frame, at, M::address(router), reason, next_hop.mtu)?;
     if !tables.may_answer() {
         return None;
     }
-    frame.truncate(at + size_of::<Quote4>())?;
-    frame.move_head_to((Ethernet::LEN + Message4::LEN) as isize - at as isize, EtherType::IPV4)?;
+    frame.truncate(at + M::QUOTE)?;
+    frame.move_head_to((Ethernet::LEN + size_of::<M>()) as isize - at as isize, M::ETHER_TYPE)?;
     frame.store(Ethernet::LEN, message)?;
-    let packet = downlink::User {
-        total_length: Message4::TOTAL as u16,
-        traffic_class: message.ip.tos,
-        flow: [message.ip.source.raw(), message.ip.destination.raw(), u32::from(protocol::UDP)],
-        onward: downlink::Onward::AsItIs,
-    };
-    let onward = downlink::encapsulate(frame, tables, Ethernet::LEN, user, packet).ok()?;
-    Some(Way::out(onward, arrival))
-}
-
-#[inline(always)]
-fn to_user6<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    arrival: Arrival,
-    entry: &UplinkEntry,
-    at: usize,
-    reason: Reason,
-) -> Option<Way> {
-    let header: Ipv6 = frame.load(at)?;
-    let next_hop = uplink::route6(tables, entry, header.destination).ok()?;
-    let port = Port::new(next_hop.ifindex, next_hop.vlan);
-    let user = tables.downlink6(&DownlinkKey6 { port, ue: prefix64(&header.source) })?;
-    let router = tables.router(user.scope)?;
-    let message = Message6::about(frame, at, router.address6, reason, next_hop.mtu)?;
-    if !tables.may_answer() {
-        return None;
-    }
-    frame.truncate(at + size_of::<Quote6>())?;
-    frame.move_head_to((Ethernet::LEN + Message6::LEN) as isize - at as isize, EtherType::IPV6)?;
-    frame.store(Ethernet::LEN, message)?;
-    let packet = downlink::User {
-        total_length: Message6::TOTAL as u16,
-        traffic_class: message.ip.traffic_class(),
-        flow: [checksum::sum(&message.ip.source), checksum::sum(&message.ip.destination), 0],
-        onward: downlink::Onward::AsItIs,
-    };
-    let onward = downlink::encapsulate(frame, tables, Ethernet::LEN, user, packet).ok()?;
+    let onward = downlink::encapsulate(frame, tables, Ethernet::LEN, user, message.to_user()).ok()?;
     Some(Way::out(onward, arrival))
 }
 
@@ -304,53 +351,35 @@ fn back_to_sender<F: Frame, T: Tables>(
     let router = tables.router(entry.scope)?;
     let version = frame.load::<u8>(arrival.l3)? >> 4;
     if version == 4 {
-        back4(frame, tables, arrival, router.address4, reason, entry.mtu)?;
+        back::<F, T, Message4>(frame, tables, arrival, router.address4, reason, entry.mtu)?;
     } else {
-        back6(frame, tables, arrival, router.address6, reason, entry.mtu)?;
+        back::<F, T, Message6>(frame, tables, arrival, router.address6, reason, entry.mtu)?;
     }
     Some(Way::BACK)
 }
 
-/// About the IPv4 packet in the frame, back the way it came.
+/// About the packet in the frame, back the way it came.
 #[inline(always)]
-fn back4<F: Frame, T: Tables>(
+fn back<F: Frame, T: Tables, M: Message>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
-    router: Be32,
+    router: M::Address,
     reason: Reason,
     mtu: u16,
 ) -> Option<()> {
-    let message = Message4::about(frame, arrival.l3, router, reason, mtu)?;
+    let message = M::about(frame, arrival.l3, router, reason, mtu)?;
     if !tables.may_answer() {
         return None;
     }
-    back(frame, arrival, Message4::LEN, size_of::<Quote4>())?;
-    frame.store(arrival.l3, message)
-}
-
-/// The same for IPv6.
-#[inline(always)]
-fn back6<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    arrival: Arrival,
-    router: [Be32; 4],
-    reason: Reason,
-    mtu: u16,
-) -> Option<()> {
-    let message = Message6::about(frame, arrival.l3, router, reason, mtu)?;
-    if !tables.may_answer() {
-        return None;
-    }
-    back(frame, arrival, Message6::LEN, size_of::<Quote6>())?;
+    turn(frame, arrival, size_of::<M>(), M::QUOTE)?;
     frame.store(arrival.l3, message)
 }
 
 /// Keeps `quote` bytes of the packet, makes room for `message` bytes in front of them, and turns the
 /// Ethernet header around.
 #[inline(always)]
-fn back<F: Frame>(frame: &mut F, arrival: Arrival, message: usize, quote: usize) -> Option<()> {
+fn turn<F: Frame>(frame: &mut F, arrival: Arrival, message: usize, quote: usize) -> Option<()> {
     let ethernet: Ethernet = frame.load(0)?;
     let tag: Option<VlanTag> = if arrival.l3 > Ethernet::LEN { frame.load(Ethernet::LEN) } else { None };
     frame.truncate(arrival.l3 + quote)?;
