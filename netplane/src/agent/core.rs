@@ -87,6 +87,8 @@ pub(super) struct Core<K> {
     happened: broadcast::Sender<Happened>,
     /// Operations of theirs that wait for the reconcile to be carried out.
     of_sessions: Vec<Operation>,
+    /// Sessions written down since memory was given back.
+    edits: usize,
     /// The world has changed since the last reconcile.
     stale: bool,
 }
@@ -134,6 +136,7 @@ impl<K: Kernel> Core<K> {
             journal: None,
             happened: broadcast::Sender::new(EVENTS),
             of_sessions: Vec::new(),
+            edits: 0,
             stale: true,
         })
     }
@@ -141,17 +144,12 @@ impl<K: Kernel> Core<K> {
     /// Opens the journal: its sessions are those that an earlier agent has left in the tables.
     pub(super) fn take_over_sessions(&mut self, journal: &Path, per_pod: u32) -> Result<(), AgentError> {
         self.programmed.limits = Limits { counters: self.kernel.session_counters_len(), per_pod };
-        let mut kept = BTreeMap::new();
-        let opened = Journal::open(journal, |it| {
-            if it.session.is_empty() {
-                kept.remove(&it.handle)
-            } else {
-                kept.insert(it.handle, it)
-            };
-        });
+        let opened = Journal::open(journal, |it| self.programmed.restore(it));
         let operation = format!("read {}", journal.display());
         self.journal = Some(opened.map_err(|source| AgentError::Io { operation, source })?);
-        kept.into_values().for_each(|it| self.programmed.restore(it));
+        let programmed = &self.programmed;
+        let is_theirs = |handle| programmed.generation(handle).is_some();
+        self.slots.release_counters(|it| programmed.limits.holder(it).is_some_and(is_theirs));
         Ok(())
     }
 
@@ -407,6 +405,7 @@ impl<K: Kernel> Core<K> {
             self.observers.resolve(&wanted.from.container, wanted.ifindex, wanted.address);
         }
         self.observe_losses();
+        self.give_memory_back();
         let due = self.forget_what_is_undone() || self.retry.is_some_and(|(at, _)| Instant::now() >= at);
         // The ground may have become firm by patience alone.
         if due || self.takes_over || self.compiled == Compiled::default() {

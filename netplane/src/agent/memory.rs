@@ -12,3 +12,13 @@ pub(super) fn give_back() {
         libc::malloc_trim(0);
     }
 }
+
+/// To be called first. By itself the allocator makes arenas for threads, eight for each CPU, and each keeps what was
+/// freed in it; the agent has a thread for each pod, which rarely allocate at the same time.
+pub(super) fn share() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: glibc's; it changes a number that is read when a thread allocates for the first time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}

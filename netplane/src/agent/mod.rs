@@ -111,6 +111,7 @@ pub fn run<K: Kernel>(
         let operation = operation.to_owned();
         move |source| AgentError::Io { operation, source }
     };
+    memory::share();
     let _lock = Lock::take(&options.socket)?;
     let kernel = kernel()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

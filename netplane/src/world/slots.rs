@@ -124,6 +124,16 @@ impl<K: Ord + Clone> Indices<K> {
         self.next
     }
 
+    /// Forgets indices that are given by somebody else.
+    fn release(&mut self, is_others: impl Fn(u32) -> bool) {
+        self.used.retain(|_, index| !is_others(*index));
+        self.taken.retain(|it| !is_others(*it));
+        self.resting.retain(|it| !is_others(*it));
+        let last = self.taken.last().max(self.resting.last());
+        self.next = last.map_or(0, |it| it + 1);
+        drop(self.free.split_off(&self.next));
+    }
+
     fn adopt(&mut self, key: K, index: u32) {
         if index != NO_INDEX && !self.taken.contains(&index) {
             self.take(key, index);
@@ -179,6 +189,11 @@ impl Slots {
             ..Tables::default()
         };
         slots
+    }
+
+    /// Leaves the counters of the API's sessions to these: they have them by their handles.
+    pub fn release_counters(&mut self, is_theirs: impl Fn(u32) -> bool) {
+        self.counters.release(is_theirs);
     }
 
     /// The next hops and the scope that the uplink entry of a tunnel's end named, if it was one of that kind.
@@ -251,6 +266,19 @@ mod tests {
         assert_eq!((indices.get(&"b", None), indices.get(&"d", None)), (1, 2));
         indices.end_round();
         assert_eq!((indices.get(&"b", None), indices.get(&"d", None), indices.get(&"e", None)), (1, 2, 0));
+    }
+
+    #[test]
+    fn what_is_anothers_is_not_reached() {
+        let mut indices = Indices::<&str>::default();
+        for (key, index) in [("a", 0), ("b", 2), ("y", 98), ("z", 99)] {
+            indices.adopt(key, index);
+        }
+        indices.release(|it| it >= 90);
+        assert_eq!(indices.reached(), 3);
+        assert_eq!((indices.get(&"c", None), indices.get(&"d", None), indices.get(&"a", None)), (1, 3, 0));
+        indices.release(|_| true);
+        assert_eq!((indices.reached(), indices.get(&"e", None)), (0, 0));
     }
 
     #[test]

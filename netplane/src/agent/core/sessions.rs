@@ -140,6 +140,7 @@ impl<K: Kernel> Core<K> {
 
     /// For the next agent. If that fails, the sessions are forwarded, and are lost when the agent starts anew.
     pub(super) fn write_down(&mut self, kept: Vec<Kept>) {
+        self.edits += kept.len();
         let Some(journal) = &mut self.journal else { return };
         let mut written = journal.add(kept);
         if written.is_ok() && journal.is_long() {

@@ -1,5 +1,6 @@
 //! What the loop looks after besides facts: what was lost, what somebody has undone, and peers that are told of it.
 
+use super::super::memory;
 use super::Core;
 use crate::dataplane::Kernel;
 use crate::netlink::observe::Snapshot;
@@ -9,6 +10,14 @@ use crate::world::end_marker::EndMarker;
 use std::time::Instant;
 
 impl<K: Kernel> Core<K> {
+    /// After many sessions that were programmed: what carried them here is free.
+    pub(super) fn give_memory_back(&mut self) {
+        if self.edits >= memory::MANY {
+            self.edits = 0;
+            memory::give_back();
+        }
+    }
+
     /// Counts what the kernel has lost since the last time.
     pub(super) fn observe_losses(&mut self) {
         match self.kernel.lost() {

@@ -42,6 +42,22 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// From the end of the table: static sessions take theirs from its beginning.
+    fn counters_of(self, handle: u32) -> Counters {
+        let from_end = handle.saturating_mul(2).saturating_add(1);
+        Counters {
+            uplink: self.counters.saturating_sub(from_end),
+            downlink: self.counters.saturating_sub(from_end + 1),
+        }
+    }
+
+    /// The handle whose counter this is, if there is such a session.
+    pub fn holder(self, counter: u32) -> Option<u32> {
+        Some(self.counters.checked_sub(counter)?.checked_sub(1)? / 2)
+    }
+}
+
 /// Sessions and what they hold.
 #[derive(Debug, Default)]
 pub struct Programmed {
@@ -172,12 +188,20 @@ impl Programmed {
         self.len() == 0
     }
 
-    /// Takes in what an earlier agent has kept. Their entries are compiled when the world is known.
+    /// Takes in what an earlier agent has kept, the last word on a handle last. Their entries are compiled when the
+    /// world is known.
     pub fn restore(&mut self, kept: Kept) {
-        let Ok(session) = Session::decode(&*kept.session) else { return };
-        let pod = self.pod_index(&kept.pod, &kept.uid);
         let handle = kept.handle;
         let place = usize::try_from(handle).unwrap_or(usize::MAX);
+        if let Some(old) = self.records.get_mut(place).and_then(Option::take) {
+            self.pods[usize::from(old.pod)].ids.remove(&*old.decode().id);
+            self.free.insert(handle);
+        }
+        let Ok(session) = Session::decode(&*kept.session) else { return };
+        if kept.session.is_empty() {
+            return;
+        }
+        let pod = self.pod_index(&kept.pod, &kept.uid);
         while self.records.len() <= place {
             self.free.insert(u32::try_from(self.records.len()).unwrap_or(u32::MAX));
             self.records.push(None);
@@ -274,11 +298,8 @@ impl Programmed {
         self.records.get_mut(usize::try_from(handle).ok()?)?.as_mut()
     }
 
-    /// From the end of the table: static sessions take theirs from its beginning.
     fn counters(&self, handle: u32) -> Counters {
-        let end = self.limits.counters;
-        let from_end = handle.saturating_mul(2).saturating_add(1);
-        Counters { uplink: end.saturating_sub(from_end), downlink: end.saturating_sub(from_end + 1) }
+        self.limits.counters_of(handle)
     }
 
     /// Counts what a session needs of its endpoints, or counts it no more.

@@ -115,6 +115,8 @@ impl Node {
         *self =
             Self { world, slots: Slots::seed(&kernel), current: kernel.clone(), kernel, ..Self::default() };
         self.programmed.limits = limits;
+        let handles: Vec<_> = kept.iter().map(|it| it.handle).collect();
+        self.slots.release_counters(|it| limits.holder(it).is_some_and(|it| handles.contains(&it)));
         kept.into_iter().for_each(|it| self.programmed.restore(it));
         self.reconcile()
     }
@@ -292,6 +294,42 @@ fn counters_are_the_sessions_own_and_start_at_zero() {
         assert!(planned.operations.iter().all(goes_on), "{:?}", planned.operations);
         Done::Planned(Box::new(planned))
     });
+}
+
+#[test]
+fn the_last_word_of_a_journal_on_a_handle_counts() {
+    let mut node = Node::new(world(&[]));
+    for number in 0..3 {
+        node.put(POD, 1, &session(number)).expect("a session");
+    }
+    let mut journal: Vec<Kept> = node.programmed.kept().collect();
+    node.delete("s1");
+    node.delete("s2");
+    journal.extend([1, 2].map(|handle| Kept { handle, ..Kept::default() }));
+    node.put(POD, 2, &session(7)).expect("a session");
+    journal.extend(node.programmed.kept().filter(|it| it.generation == 2));
+    let mut restored = Programmed::default();
+    journal.into_iter().for_each(|it| restored.restore(it));
+    let known = |it: &Programmed| -> Vec<_> {
+        (0..4).map(|handle| it.show(handle).map(|it| (it.session.id, it.generation))).collect()
+    };
+    assert_eq!(known(&restored), known(&node.programmed));
+    assert_eq!((restored.len(), restored.handle(POD, "s1"), restored.handle(POD, "s7")), (2, None, Some(1)));
+}
+
+#[test]
+fn after_a_restart_there_is_room_for_as_many_as_before() {
+    let mut node = Node::new(world(&[]));
+    node.put(POD, 1, &session(0)).expect("a session");
+    let counters = node.programmed.counters(0);
+    for counter in [counters.uplink, counters.downlink] {
+        assert_eq!(node.programmed.limits.holder(counter), Some(0));
+    }
+    assert_eq!(node.programmed.limits.holder(node.programmed.limits.counters), None);
+    assert_eq!(node.restart(), []);
+    for number in 1..10 {
+        node.put(POD, 1, &session(number)).expect("the table has room");
+    }
 }
 
 #[test]
