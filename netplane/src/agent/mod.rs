@@ -142,6 +142,8 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
     core.probe = Probe::start(&stop)?;
     core.most_session_series = options.metrics_sessions;
     core.take_over_sessions(&journal(&options.socket), options.sessions_per_pod)?;
+    // The kernel's and the programs' types have been read.
+    memory::give_back();
     tokio::select! {
         () = run_loop(core, events) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: the data plane goes on without me"),
