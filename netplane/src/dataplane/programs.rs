@@ -30,7 +30,8 @@ pub enum LoadError {
 /// The kernel's verifier refuses one, or a map is of other programs.
 pub fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     for name in [XDP_PROGRAM, XDP_ANSWER_PROGRAM] {
-        once(xdp(ebpf, name)?.load()).map_err(|it| LoadError::Program(name, it))?;
+        let program = xdp(ebpf, name)?;
+        loaded(|| program.load()).map_err(|it| LoadError::Program(name, it))?;
     }
     let answer = xdp(ebpf, XDP_ANSWER_PROGRAM)?.fd();
     let answer =
@@ -44,7 +45,8 @@ pub fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
 /// As for [`load_xdp`].
 pub fn load_tc(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     for name in [TC_PROGRAM, TC_LOCAL_PROGRAM, TC_ANSWER_PROGRAM] {
-        once(classifier(ebpf, name)?.load()).map_err(|it| LoadError::Program(name, it))?;
+        let program = classifier(ebpf, name)?;
+        loaded(|| program.load()).map_err(|it| LoadError::Program(name, it))?;
     }
     let answer = classifier(ebpf, TC_ANSWER_PROGRAM)?.fd();
     let answer =
@@ -52,12 +54,30 @@ pub fn load_tc(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     let_answer(ebpf, "TC_ANSWER", &answer)
 }
 
-/// Those that were loaded before the first failure are there when it is tried again.
-fn once(loaded: Result<(), ProgramError>) -> Result<(), ProgramError> {
-    match loaded {
+/// Loads a program. One that is loaded already stays: others may have been refused after it. The verifier gives up
+/// with `EAGAIN` where a signal waits for the thread, and is asked again, as libbpf does it.
+pub(super) fn loaded(load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    let is_interrupted = |error: &ProgramError| match error {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error() == Some(libc::EAGAIN),
+        _ => false,
+    };
+    match again(load, is_interrupted) {
         Err(ProgramError::AlreadyLoaded) => Ok(()),
         other => other,
     }
+}
+
+/// Tries it as often as libbpf does, for as long as it is only interrupted.
+fn again<E>(mut load: impl FnMut() -> Result<(), E>, is_interrupted: impl Fn(&E) -> bool) -> Result<(), E> {
+    const ATTEMPTS: usize = 5;
+    let mut result = load();
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(error) if is_interrupted(error) => result = load(),
+            _ => break,
+        }
+    }
+    result
 }
 
 /// Puts the program that answers where the others look for it.
@@ -80,4 +100,25 @@ pub(super) fn classifier<'e>(
 ) -> Result<&'e mut SchedClassifier, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
     program.try_into().map_err(|it| LoadError::Program(name, it))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_interrupted_is_tried_again_but_not_for_ever() {
+        let mut answers = vec![Ok(()), Err(libc::EAGAIN), Err(libc::EAGAIN)];
+        assert_eq!(again(|| answers.pop().unwrap_or(Ok(())), |it| *it == libc::EAGAIN), Ok(()));
+        assert!(answers.is_empty(), "tried three times");
+        for (error, expected) in [(libc::EAGAIN, 5), (libc::EACCES, 1)] {
+            let mut attempts = 0;
+            let load = || {
+                attempts += 1;
+                Err(error)
+            };
+            assert_eq!(again(load, |it| *it == libc::EAGAIN), Err(error));
+            assert_eq!(attempts, expected);
+        }
+    }
 }

@@ -10,6 +10,7 @@ use self::types::Types;
 use super::KernelError;
 use super::bpffs::Pins;
 use super::links::chain;
+use super::programs::loaded;
 use crate::netlink::netns::Netns;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap};
 use aya::programs::RawTracePoint;
@@ -122,7 +123,7 @@ fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), String> {
 fn attach_one(ebpf: &mut Ebpf, pins: &Pins, program: &str, tracepoint: &str) -> Result<(), Cause> {
     let program: &mut RawTracePoint =
         ebpf.program_mut(program).ok_or("its program is not in the object")?.try_into()?;
-    program.load()?;
+    loaded(|| program.load())?;
     // Such a link cannot be given another program. The old one goes first: nothing is counted twice.
     pins.stop_tracing(tracepoint)?;
     let id = program.attach(tracepoint)?;
