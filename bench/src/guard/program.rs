@@ -23,6 +23,7 @@ fn helper(number: i32) -> String {
         18 => "bpf_skb_vlan_push",
         19 => "bpf_skb_vlan_pop",
         25 => "bpf_perf_event_output",
+        26 => "bpf_skb_load_bytes",
         28 => "bpf_csum_diff",
         38 => "bpf_skb_change_tail",
         39 => "bpf_skb_pull_data",
