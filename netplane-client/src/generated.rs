@@ -13,9 +13,11 @@ pub struct Session {
     pub fars: ::prost::alloc::vec::Vec<Far>,
     #[prost(message, repeated, tag = "4")]
     pub qers: ::prost::alloc::vec::Vec<Qer>,
+    #[prost(message, repeated, tag = "5")]
+    pub urrs: ::prost::alloc::vec::Vec<Urr>,
 }
 /// Packet Detection Rule (TS 29.244 §7.5.2.2).
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Pdr {
     /// PDR ID, unique in the session.
     #[prost(uint32, tag = "1")]
@@ -32,9 +34,11 @@ pub struct Pdr {
     pub far_id: u32,
     #[prost(uint32, repeated, tag = "6")]
     pub qer_ids: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, repeated, tag = "7")]
+    pub urr_ids: ::prost::alloc::vec::Vec<u32>,
 }
 /// Packet Detection Information (§7.5.2.2-2).
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Pdi {
     #[prost(enumeration = "Interface", tag = "1")]
     pub source_interface: i32,
@@ -47,9 +51,41 @@ pub struct Pdi {
     /// UE IP Address: at most one IPv4 address and one IPv6 /64, as text.
     #[prost(string, repeated, tag = "4")]
     pub ue_ip_addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// QFI: the one that G-PDUs must carry; empty: any or none.
+    /// QFI: those of which G-PDUs must carry one; empty: any or none.
     #[prost(uint32, repeated, tag = "5")]
     pub qfis: ::prost::alloc::vec::Vec<u32>,
+    /// SDF filters, of which a packet must match one; empty: all packets.
+    #[prost(message, repeated, tag = "6")]
+    pub sdf_filters: ::prost::alloc::vec::Vec<SdfFilter>,
+}
+/// SDF Filter (§8.2.5). What is not given is not looked at.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SdfFilter {
+    /// Flow Description, an IPFilterRule as TS 29.212 §5.4.2 has it: `permit out PROTOCOL from REMOTE \[PORTS\] to USER
+    /// \[PORTS\]`, written for packets to the user; in a PDR from ACCESS it is for the way back. `permit in` names the
+    /// user first.
+    #[prost(string, tag = "1")]
+    pub flow_description: ::prost::alloc::string::String,
+    /// ToS Traffic Class: `class & mask == value`.
+    #[prost(message, optional, tag = "2")]
+    pub tos_traffic_class: ::core::option::Option<ToSTrafficClass>,
+    /// Security Parameter Index of AH or ESP.
+    #[prost(uint32, optional, tag = "3")]
+    pub security_parameter_index: ::core::option::Option<u32>,
+    /// IPv6 Flow Label.
+    #[prost(uint32, optional, tag = "4")]
+    pub flow_label: ::core::option::Option<u32>,
+    /// SDF Filter ID, unique in the session. A filter that has only this is the one of another PDR with the same id, for
+    /// the other direction; 0: none.
+    #[prost(uint32, tag = "5")]
+    pub sdf_filter_id: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ToSTrafficClass {
+    #[prost(uint32, tag = "1")]
+    pub value: u32,
+    #[prost(uint32, tag = "2")]
+    pub mask: u32,
 }
 /// F-TEID (§8.2.3).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -106,6 +142,75 @@ pub struct Qer {
     /// QFI (§8.2.89) to be put into downlink G-PDUs; absent: none.
     #[prost(uint32, optional, tag = "4")]
     pub qfi: ::core::option::Option<u32>,
+    /// Maximum Bitrate (§8.2.8), in kbit/s of inner packets, 1 to 100000000; absent: none. All PDRs of the session with
+    /// this QER share it, so that it is a flow's or the session's.
+    #[prost(uint64, optional, tag = "5")]
+    pub uplink_mbr: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub downlink_mbr: ::core::option::Option<u64>,
+    /// Guaranteed Bitrate (§8.2.9), in kbit/s, at most the maximum. It has been admitted by who sends it: packets within
+    /// the maximum are forwarded as they come.
+    #[prost(uint64, optional, tag = "7")]
+    pub uplink_gbr: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "8")]
+    pub downlink_gbr: ::core::option::Option<u64>,
+}
+/// Usage Reporting Rule (§7.5.2.4). Inner bytes of forwarded packets of all PDRs that name it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Urr {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// Measurement Method (§8.2.40): one of them at least.
+    #[prost(bool, tag = "2")]
+    pub volume: bool,
+    #[prost(bool, tag = "3")]
+    pub duration: bool,
+    /// Volume Threshold (§8.2.13): used since the last report.
+    #[prost(message, optional, tag = "4")]
+    pub volume_threshold: ::core::option::Option<VolumeLimit>,
+    /// Time Threshold (§8.2.14): seconds since the last report.
+    #[prost(uint32, tag = "5")]
+    pub time_threshold: u32,
+    /// Volume Quota (§8.2.50), Time Quota (§8.2.51): used since the quota was given; then packets are dropped. A quota of
+    /// another value than before is a new one.
+    #[prost(message, optional, tag = "6")]
+    pub volume_quota: ::core::option::Option<VolumeLimit>,
+    #[prost(uint32, tag = "7")]
+    pub time_quota: u32,
+    /// Measurement Period (§8.2.42): seconds between reports.
+    #[prost(uint32, tag = "8")]
+    pub measurement_period: u32,
+}
+/// Bytes; absent: no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeLimit {
+    #[prost(uint64, optional, tag = "1")]
+    pub total: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    pub uplink: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "3")]
+    pub downlink: ::core::option::Option<u64>,
+}
+/// Usage Report (§7.5.8.3): what was used since the one before.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageReport {
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub urr_id: u32,
+    /// UR-SEQN: 0, 1, …
+    #[prost(uint32, tag = "3")]
+    pub sequence: u32,
+    /// Usage Report Trigger (§8.2.41).
+    #[prost(enumeration = "UsageTrigger", repeated, tag = "4")]
+    pub triggers: ::prost::alloc::vec::Vec<i32>,
+    #[prost(message, optional, tag = "5")]
+    pub uplink: ::core::option::Option<Volume>,
+    #[prost(message, optional, tag = "6")]
+    pub downlink: ::core::option::Option<Volume>,
+    /// Duration Measurement: seconds that are measured, from the first packet of the URR on.
+    #[prost(uint32, tag = "7")]
+    pub duration: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApplyRequest {
@@ -147,7 +252,7 @@ pub struct ApplyResponse {
     #[prost(message, repeated, tag = "1")]
     pub results: ::prost::alloc::vec::Vec<Result>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Result {
     /// google.rpc.Code; 0: done.
     #[prost(int32, tag = "1")]
@@ -158,6 +263,9 @@ pub struct Result {
     /// How many sessions a sweep or delete has removed.
     #[prost(uint32, tag = "3")]
     pub removed: u32,
+    /// Last reports of URRs that have gone.
+    #[prost(message, repeated, tag = "4")]
+    pub usage_reports: ::prost::alloc::vec::Vec<UsageReport>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {
@@ -182,6 +290,9 @@ pub struct SessionState {
     pub uplink: ::core::option::Option<Volume>,
     #[prost(message, optional, tag = "6")]
     pub downlink: ::core::option::Option<Volume>,
+    /// Of each URR, what has been used since it was made; without triggers.
+    #[prost(message, repeated, tag = "7")]
+    pub usage: ::prost::alloc::vec::Vec<UsageReport>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Volume {
@@ -245,7 +356,7 @@ pub struct WatchRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchResponse {
-    #[prost(oneof = "watch_response::Event", tags = "1, 2, 3")]
+    #[prost(oneof = "watch_response::Event", tags = "1, 2, 3, 4")]
     pub event: ::core::option::Option<watch_response::Event>,
 }
 /// Nested message and enum types in `WatchResponse`.
@@ -260,6 +371,9 @@ pub mod watch_response {
         /// This many events were lost: List again.
         #[prost(uint64, tag = "3")]
         Lost(u64),
+        /// A limit of a URR is reached. While nobody watches there are no reports: what is used meanwhile is in the next.
+        #[prost(message, tag = "4")]
+        UsageReport(super::UsageReport),
     }
 }
 /// Source and destination interface (§8.2.2, §8.2.24).
@@ -320,6 +434,48 @@ impl ApplyAction {
             "APPLY_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
             "APPLY_ACTION_DROP" => Some(Self::Drop),
             "APPLY_ACTION_FORW" => Some(Self::Forw),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UsageTrigger {
+    Unspecified = 0,
+    VolumeThreshold = 1,
+    TimeThreshold = 2,
+    VolumeQuota = 3,
+    TimeQuota = 4,
+    Periodic = 5,
+    /// The session or the URR has gone.
+    Termination = 6,
+}
+impl UsageTrigger {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "USAGE_TRIGGER_UNSPECIFIED",
+            Self::VolumeThreshold => "USAGE_TRIGGER_VOLUME_THRESHOLD",
+            Self::TimeThreshold => "USAGE_TRIGGER_TIME_THRESHOLD",
+            Self::VolumeQuota => "USAGE_TRIGGER_VOLUME_QUOTA",
+            Self::TimeQuota => "USAGE_TRIGGER_TIME_QUOTA",
+            Self::Periodic => "USAGE_TRIGGER_PERIODIC",
+            Self::Termination => "USAGE_TRIGGER_TERMINATION",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "USAGE_TRIGGER_UNSPECIFIED" => Some(Self::Unspecified),
+            "USAGE_TRIGGER_VOLUME_THRESHOLD" => Some(Self::VolumeThreshold),
+            "USAGE_TRIGGER_TIME_THRESHOLD" => Some(Self::TimeThreshold),
+            "USAGE_TRIGGER_VOLUME_QUOTA" => Some(Self::VolumeQuota),
+            "USAGE_TRIGGER_TIME_QUOTA" => Some(Self::TimeQuota),
+            "USAGE_TRIGGER_PERIODIC" => Some(Self::Periodic),
+            "USAGE_TRIGGER_TERMINATION" => Some(Self::Termination),
             _ => None,
         }
     }

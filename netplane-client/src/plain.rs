@@ -36,11 +36,11 @@ impl Plain {
                 network_instance: self.access.clone(),
                 local_f_teid: Some(FTeid { teid: self.teid, address: self.local.clone() }),
                 ue_ip_addresses: self.ue.clone(),
-                qfis: Vec::new(),
+                ..Pdi::default()
             }),
             outer_header_removal: true,
             far_id: 1,
-            qer_ids: Vec::new(),
+            ..Pdr::default()
         };
         let downlink = Pdr {
             id: 2,
@@ -48,13 +48,13 @@ impl Plain {
             pdi: Some(Pdi {
                 source_interface: Interface::Core.into(),
                 network_instance: self.data.clone(),
-                local_f_teid: None,
                 ue_ip_addresses: self.ue.clone(),
-                qfis: Vec::new(),
+                ..Pdi::default()
             }),
             outer_header_removal: false,
             far_id: 2,
             qer_ids,
+            ..Pdr::default()
         };
         let forward = |destination: Interface, network: &str, outer| ForwardingParameters {
             destination_interface: destination.into(),
@@ -79,6 +79,7 @@ impl Plain {
             pdrs: vec![uplink, downlink],
             fars: vec![out, back],
             qers: qer.into_iter().collect(),
+            ..Session::default()
         }
     }
 }

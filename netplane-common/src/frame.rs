@@ -13,6 +13,10 @@ pub trait Frame {
     /// they need more stack than a BPF program has: there one program forwards, and another one answers.
     const FORWARDS: bool = true;
     const ANSWERS: bool = true;
+    /// Whether a decision on this frame is for sessions without rules, and whether for those that have some: these
+    /// have a program of their own, so that others carry nothing of it.
+    const PLAIN: bool = true;
+    const RULES: bool = true;
     /// Whether a rewritten frame can be given to a pod under a master. XDP cannot: it hands such frames on as
     /// they came, and TC decides on them.
     const DELIVERS: bool = true;

@@ -1,8 +1,8 @@
 //! The lookups that the decision needs. BPF maps implement them in the kernel, ordered maps in tests.
 
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey,
-    Router, UplinkEntry, UplinkKey, UplinkKey6,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterUse, NextHop, PeerKey,
+    RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
 };
 
 /// The tables of one node.
@@ -32,4 +32,13 @@ pub trait Tables {
 
     /// Adds a forwarded packet of `bytes` inner bytes to a session's counter.
     fn count_session(&self, counter: u32, bytes: u32);
+
+    /// Asked only of sessions with rules.
+    fn rule(&self, key: &RuleKey) -> Option<&Rule>;
+    /// Whether a packet of `bytes` inner bytes is within a meter's rate now; if `take`, it is charged for.
+    fn meter(&self, meter: &MeterUse, bytes: u32, take: bool) -> bool;
+    /// Whether a quota of a usage is used up, in one direction or in all.
+    fn is_used_up(&self, usage: &UsageKey, is_uplink: bool) -> bool;
+    /// Adds a forwarded packet to a usage; if it is `limited`, its thresholds are looked at.
+    fn count_usage(&self, usage: &UsageKey, bytes: u32, is_uplink: bool, limited: bool);
 }

@@ -62,6 +62,12 @@ reasons! {
     Merged = 11, "merged", drop;
     /// The G-PDU's PDU Session Container has not the session's QFI, or there is none.
     QfiMismatch = 12, "qfi-mismatch", drop;
+    /// None of the session's PDRs is for the packet.
+    NoRule = 13, "no-rule", drop;
+    /// The packet is over a maximum bit rate of the session's QERs.
+    RateExceeded = 14, "rate-exceeded", drop;
+    /// A quota of the session's URRs is used up.
+    QuotaExhausted = 15, "quota-exhausted", drop;
     /// A G-PDU for an endpoint, but no session for its TEID: the pod may know it.
     PassUnknownTeid = 32, "pass-unknown-teid", pass;
     /// A GTP-U message that is for the pod: Echo, Error Indication, End Marker and the like.
@@ -122,6 +128,10 @@ pub enum Verdict {
     /// Ours, but not yet a packet as on a wire ([`crate::frame::Frame::prepare`]): the kernel makes it so, and
     /// each packet of it is decided on then.
     Unfinished,
+    /// Of a session with rules: the program that has them decides ([`crate::frame::Frame::RULES`]).
+    ToRules {
+        network: u16,
+    },
 }
 
 /// A verdict in one word, as the programs hand it on. Every bit is defined whatever the verdict is: of an enum,
@@ -142,6 +152,7 @@ pub enum Kind {
     Drop = 5,
     ToAnswer = 6,
     Unfinished = 7,
+    ToRules = 8,
 }
 
 impl Packed {
@@ -187,6 +198,12 @@ impl Packed {
         Self::new(Kind::ToAnswer, reason as u8, network, 0)
     }
 
+    /// Without a reason: should the other program not be there, it is counted as none.
+    #[inline(always)]
+    pub const fn to_rules(network: u16) -> Self {
+        Self::new(Kind::ToRules, 0, network, 0)
+    }
+
     #[inline(always)]
     pub const fn kind(self) -> Kind {
         match self.0 as u8 {
@@ -197,6 +214,7 @@ impl Packed {
             5 => Kind::Drop,
             6 => Kind::ToAnswer,
             7 => Kind::Unfinished,
+            8 => Kind::ToRules,
             _ => Kind::Pass,
         }
     }
@@ -247,6 +265,7 @@ impl From<Packed> for Verdict {
             Kind::Drop => Self::Drop { network, reason },
             Kind::ToAnswer => Self::ToAnswer { network, reason },
             Kind::Unfinished => Self::Unfinished,
+            Kind::ToRules => Self::ToRules { network },
         }
     }
 }

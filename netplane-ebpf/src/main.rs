@@ -13,6 +13,7 @@ mod maps;
 mod skb;
 mod tables;
 mod tc;
+mod usage;
 mod xdp;
 
 use aya_ebpf::bindings::xdp_action;
@@ -52,12 +53,52 @@ fn netplane_xdp(ctx: XdpContext) -> u32 {
             counters::count_drop(&ctx, verdict, frame.len());
             xdp_action::XDP_DROP
         }
+        Kind::ToRules => {
+            // SAFETY: as above.
+            unsafe { maps::XDP_RULES.tail_call(&ctx, 0) };
+            xdp_action::XDP_DROP
+        }
         // Never: this frame cannot be answered, and drivers hand over what they received.
         Kind::Answer | Kind::Unfinished => xdp_action::XDP_PASS,
     }
 }
 
-/// On a frame that is to be answered: tail-called by the other. Both in one program would need more stack than
+/// On a frame of a session with rules: tail-called by the other, which is the faster without them.
+#[xdp(frags)]
+#[inline(always)]
+fn netplane_xdp_rules(ctx: XdpContext) -> u32 {
+    let ifindex = ctx.ingress_ifindex() as u32;
+    let mut frame = xdp::XdpFrame::with_rules(&ctx);
+    let verdict = packed(&mut frame, &tables::Maps, ifindex);
+    match verdict.kind() {
+        Kind::PassCounted => {
+            counters::count(verdict, frame.len());
+            xdp_action::XDP_PASS
+        }
+        // To a pod under the same master: TC decides.
+        Kind::Pass => xdp_action::XDP_PASS,
+        Kind::Transmit => xdp_action::XDP_TX,
+        Kind::Redirect => redirect(ifindex, verdict.port()),
+        Kind::ToAnswer => {
+            // SAFETY: as above.
+            unsafe { maps::XDP_ANSWER_FRAGS.tail_call(&ctx, 0) };
+            counters::count_drop(&ctx, verdict, frame.len());
+            xdp_action::XDP_DROP
+        }
+        Kind::Drop if verdict.reason_number() == Reason::Malformed as u8 && frame.hides_headers() => {
+            counters::count(Packed::pass_counted(verdict.network(), Reason::PassHeadersHidden), frame.len());
+            xdp_action::XDP_PASS
+        }
+        Kind::Drop => {
+            counters::count_drop(&ctx, verdict, frame.len());
+            xdp_action::XDP_DROP
+        }
+        // The tables have changed meanwhile: as if the packet had been lost on its way.
+        Kind::ToRules | Kind::Answer | Kind::Unfinished => xdp_action::XDP_DROP,
+    }
+}
+
+/// On a frame that is to be answered: tail-called by the others. Both in one program would need more stack than
 /// there is.
 #[xdp(frags)]
 #[inline(always)]

@@ -4,13 +4,14 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf};
 use netplane_common::map::{
-    AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey,
-    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router,
-    UplinkEntry, UplinkKey, UplinkKey6,
+    AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey,
+    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey,
+    UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
 };
 
 /// Sessions per direction that fit unless the loader says otherwise.
 const SESSIONS: u32 = 1 << 17;
+const RULES_MAX: u32 = 1 << 15;
 const MAX_NETWORKS: u32 = 256;
 const MAX_ENDPOINTS: u32 = 4096;
 
@@ -56,6 +57,21 @@ pub(crate) static PODS: HashMap<PodKey, u8> = HashMap::with_max_entries(MAX_ENDP
 /// One element, for TC.
 #[map]
 pub(crate) static WIRE: Array<OffloadWire> = Array::with_max_entries(1, 0);
+/// Rules of the sessions that have some, of both directions.
+#[map]
+pub(crate) static RULES: HashMap<RuleKey, Rule> = HashMap::with_max_entries(RULES_MAX, 0);
+/// States of their meters, in ticks of [`netplane_common::map::Rate`].
+#[map]
+pub(crate) static METERS: HashMap<MeterKey, u64> = HashMap::with_max_entries(RULES_MAX, 0);
+#[map]
+pub(crate) static USAGES: HashMap<UsageKey, Usage> = HashMap::with_max_entries(RULES_MAX, 0);
+#[map]
+pub(crate) static LIMITS: HashMap<UsageKey, UsageLimits> = HashMap::with_max_entries(RULES_MAX, 0);
+/// One element each: the programs for sessions with rules.
+#[map]
+pub(crate) static XDP_RULES: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static TC_RULES: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// One element: the XDP program that answers. A program array takes programs for frames in fragments or others,
 /// not both: `XDP_ANSWER` is the name of that of earlier versions, which may still forward.
 #[map]

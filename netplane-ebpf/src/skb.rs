@@ -15,8 +15,9 @@ use netplane_common::wire::{Be16, Wire};
 /// A tag that is pushed and popped again, see [`change_protocol`].
 const PASSING_TAG: u16 = 1;
 
-/// The frame behind a `__sk_buff`, in a program that answers or in one that forwards.
-pub(crate) struct SkbFrame<const ANSWERS: bool> {
+/// The frame behind a `__sk_buff`, in a program that answers or in one that forwards: sessions without rules, or
+/// those with some.
+pub(crate) struct SkbFrame<const ANSWERS: bool, const RULES: bool = false> {
     skb: *mut __sk_buff,
     /// The identifier of the VLAN tag that the frame leaves with, [`AS_IT_CAME`], or 0 for none.
     tag: u32,
@@ -27,7 +28,7 @@ pub(crate) struct SkbFrame<const ANSWERS: bool> {
 /// No VLAN identifier: whatever tag lies beside the frame stays.
 const AS_IT_CAME: u32 = u32::MAX;
 
-impl<const ANSWERS: bool> SkbFrame<ANSWERS> {
+impl<const ANSWERS: bool, const RULES: bool> SkbFrame<ANSWERS, RULES> {
     /// Makes the headers linear. Where that fails, they are simply not to be read.
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext, wire: u32) -> Self {
@@ -152,9 +153,11 @@ fn change_protocol(skb: *mut __sk_buff, ether_type: u16) -> u32 {
     }
 }
 
-impl<const ANSWERS: bool> Frame for SkbFrame<ANSWERS> {
+impl<const ANSWERS: bool, const RULES: bool> Frame for SkbFrame<ANSWERS, RULES> {
     const FORWARDS: bool = !ANSWERS;
     const ANSWERS: bool = ANSWERS;
+    const PLAIN: bool = !RULES;
+    const RULES: bool = RULES;
 
     #[inline(always)]
     fn len(&self) -> usize {

@@ -2,8 +2,8 @@
 
 use crate::maps;
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, NextHop,
-    PeerKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, MeterUse,
+    NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
 };
 use netplane_common::tables::Tables;
 
@@ -81,5 +81,26 @@ impl Tables for Maps {
     #[inline(always)]
     fn count_session(&self, counter: u32, bytes: u32) {
         crate::counters::count_session(counter, bytes);
+    }
+
+    #[inline(always)]
+    fn rule(&self, key: &RuleKey) -> Option<&Rule> {
+        // SAFETY: as for `uplink`.
+        unsafe { maps::RULES.get(key) }
+    }
+
+    #[inline(always)]
+    fn meter(&self, meter: &MeterUse, bytes: u32, take: bool) -> bool {
+        crate::usage::meter(meter, bytes, take)
+    }
+
+    #[inline(always)]
+    fn is_used_up(&self, usage: &UsageKey, is_uplink: bool) -> bool {
+        crate::usage::is_used_up(usage, is_uplink)
+    }
+
+    #[inline(always)]
+    fn count_usage(&self, usage: &UsageKey, bytes: u32, is_uplink: bool, limited: bool) {
+        crate::usage::count(usage, bytes, is_uplink, limited);
     }
 }

@@ -102,6 +102,39 @@ fn netplane_tc_answer(mut ctx: TcContext) -> i32 {
     }
 }
 
+/// On a frame of a session with rules: as the answering one.
+#[classifier]
+#[inline(always)]
+fn netplane_tc_rules(mut ctx: TcContext) -> i32 {
+    let mut frame = SkbFrame::<false, true>::new(&ctx, 0);
+    let verdict = packed(&mut frame, &tables::Maps, field(&ctx, |it| it.cb[0]));
+    let [ifindex, is_far_end, count_passed, ..] = *ctx.cb_mut() else {
+        return DROP;
+    };
+    match verdict.kind() {
+        Kind::Transmit => leave(&mut frame, ifindex),
+        Kind::Redirect => leave_by(&mut frame, verdict.port()),
+        Kind::Pass | Kind::PassCounted => {
+            if verdict.kind() == Kind::PassCounted && count_passed != 0 {
+                counters::count(verdict, frame.len());
+            }
+            if is_far_end != 0 { give_back(&ctx, ifindex) } else { PASS }
+        }
+        Kind::Drop => {
+            counters::count_drop(&ctx, verdict, frame.len());
+            DROP
+        }
+        Kind::ToAnswer => {
+            // SAFETY: a program of the same type, in an element of the map or not.
+            unsafe { maps::TC_ANSWER.tail_call(&ctx, 0) };
+            counters::count_drop(&ctx, verdict, frame.len());
+            DROP
+        }
+        // The tables have changed meanwhile: as if the packet had been lost on its way.
+        _ => DROP,
+    }
+}
+
 #[inline(always)]
 fn run(ctx: &mut TcContext, place: Place, count_passed: bool) -> i32 {
     let ifindex = place.ifindex;
@@ -129,6 +162,16 @@ fn run(ctx: &mut TcContext, place: Place, count_passed: bool) -> i32 {
             // SAFETY: a program of the same type, in an element of the map or not.
             unsafe { maps::TC_ANSWER.tail_call(ctx, 0) };
             counters::count_drop(ctx, verdict, frame.len());
+            DROP
+        }
+        Kind::ToRules => {
+            let [first, second, third, ..] = ctx.cb_mut() else {
+                return DROP;
+            };
+            (*first, *second) = (ifindex, u32::from(place.is_far_end()));
+            *third = u32::from(count_passed);
+            // SAFETY: as above.
+            unsafe { maps::TC_RULES.tail_call(ctx, 0) };
             DROP
         }
         Kind::Unfinished => {
@@ -167,7 +210,7 @@ fn device(port: u32) -> u32 {
 
 /// Out by a master of the device map, or to a pod under it.
 #[inline(always)]
-fn leave_by<const ANSWERS: bool>(frame: &mut SkbFrame<ANSWERS>, port: u32) -> i32 {
+fn leave_by<const ANSWERS: bool, const RULES: bool>(frame: &mut SkbFrame<ANSWERS, RULES>, port: u32) -> i32 {
     if port & Packed::LOCAL == 0 {
         leave(frame, device(port))
     } else {
@@ -177,13 +220,16 @@ fn leave_by<const ANSWERS: bool>(frame: &mut SkbFrame<ANSWERS>, port: u32) -> i3
 
 /// To a pod under a master: received by it, as what pods send each other is.
 #[inline(always)]
-fn deliver<const ANSWERS: bool>(frame: &mut SkbFrame<ANSWERS>, ifindex: u32) -> i32 {
+fn deliver<const ANSWERS: bool, const RULES: bool>(
+    frame: &mut SkbFrame<ANSWERS, RULES>,
+    ifindex: u32,
+) -> i32 {
     if ifindex == 0 || frame.finish().is_none() { DROP } else { to(ifindex, u64::from(BPF_F_INGRESS)) }
 }
 
 /// Out by a device. To none: dropped, as a frame already rewritten cannot be passed.
 #[inline(always)]
-fn leave<const ANSWERS: bool>(frame: &mut SkbFrame<ANSWERS>, ifindex: u32) -> i32 {
+fn leave<const ANSWERS: bool, const RULES: bool>(frame: &mut SkbFrame<ANSWERS, RULES>, ifindex: u32) -> i32 {
     if ifindex == 0 || frame.finish().is_none() { DROP } else { to(ifindex, 0) }
 }
 

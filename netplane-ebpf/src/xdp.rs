@@ -222,8 +222,9 @@ pub(crate) fn opaque(offset: usize, by: u32) -> usize {
     offset & MAX_HEADER
 }
 
-/// The frame behind an `xdp_md`, in the program that answers or in the one that forwards.
-pub(crate) struct XdpFrame<'a, const ANSWERS: bool> {
+/// The frame behind an `xdp_md`, in the program that answers or in one that forwards: sessions without rules, or
+/// those with some.
+pub(crate) struct XdpFrame<'a, const ANSWERS: bool, const RULES: bool = false> {
     ctx: &'a XdpContext,
 }
 
@@ -240,7 +241,14 @@ impl<'a> XdpFrame<'a, true> {
     }
 }
 
-impl<const ANSWERS: bool> XdpFrame<'_, ANSWERS> {
+impl<'a> XdpFrame<'a, false, true> {
+    #[allow(dead_code, reason = "the benches have this file and no rules")]
+    pub(crate) fn with_rules(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+}
+
+impl<const ANSWERS: bool, const RULES: bool> XdpFrame<'_, ANSWERS, RULES> {
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
         at(self.ctx.data(), self.ctx.data_end(), offset)
@@ -261,9 +269,11 @@ impl<const ANSWERS: bool> XdpFrame<'_, ANSWERS> {
     }
 }
 
-impl<const ANSWERS: bool> Frame for XdpFrame<'_, ANSWERS> {
+impl<const ANSWERS: bool, const RULES: bool> Frame for XdpFrame<'_, ANSWERS, RULES> {
     const FORWARDS: bool = !ANSWERS;
     const ANSWERS: bool = ANSWERS;
+    const PLAIN: bool = !RULES;
+    const RULES: bool = RULES;
     const DELIVERS: bool = false;
 
     #[inline(always)]

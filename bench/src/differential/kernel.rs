@@ -9,7 +9,8 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use netplane::dataplane::{TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp, object};
 use netplane_common::map::{
-    AnswerBudget, Counter, Event, NO_INDEX, PeerKey, RouteKey, Router, network_counter_index,
+    AnswerBudget, Counter, Event, EventKind, NO_INDEX, PeerKey, RouteKey, Router, Usage, UsageKey,
+    network_counter_index,
 };
 use netplane_common::testing::cases::{self, IFINDEX};
 use netplane_common::testing::invariants::{Passage, pass, pass_on_wire};
@@ -17,6 +18,7 @@ use netplane_common::testing::tables::{MapTables, Prefix, words};
 use netplane_common::testing::worlds::{INDICES, PORTS};
 use netplane_common::verdict::{Reason, Verdict};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 use zerocopy::FromBytes;
 
 /// Bits of a trie's key in front of the address.
@@ -170,6 +172,10 @@ impl Kernel {
         replace(ebpf, "DOWNLINK4", &old.downlink4, &tables.downlink4)?;
         replace(ebpf, "DOWNLINK6", &old.downlink6, &tables.downlink6)?;
         replace(ebpf, "ENDPOINTS", &old.endpoints, &tables.endpoints)?;
+        replace(ebpf, "RULES", &old.rules, &tables.rules)?;
+        replace(ebpf, "METERS", &old.meters.borrow(), &tables.meters.borrow())?;
+        replace(ebpf, "USAGES", &old.usages.borrow(), &tables.usages.borrow())?;
+        replace(ebpf, "LIMITS", &old.limits, &tables.limits)?;
         let mut next_hops: Array<_, _> = map(ebpf, "NEXT_HOPS")?;
         for index in old.next_hops.keys().chain(tables.next_hops.keys()) {
             next_hops.set(*index, tables.next_hops.get(index).copied().unwrap_or_default(), 0)?;
@@ -235,6 +241,40 @@ impl Kernel {
         Ok(Frame { action: result.return_value, bytes })
     }
 
+    /// Runs a packet over and over on several threads, on XDP. Returns how often that was.
+    ///
+    /// # Errors
+    /// The kernel does not run it.
+    pub fn hammer(&self, packet: &[u8], threads: u32, lasts: Duration) -> Result<u64> {
+        let program: &Xdp = self.ebpf.program(XDP_PROGRAM).context("no XDP program")?.try_into()?;
+        let end = Instant::now() + lasts;
+        let run = || {
+            let mut times = 0;
+            while Instant::now() < end {
+                let options =
+                    TestRunOptions { data_in: Some(packet), repeat: 1, ..TestRunOptions::default() };
+                program.test_run(options).context("BPF_PROG_TEST_RUN")?;
+                times += 1;
+            }
+            Ok(times)
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+            let failed = |_| anyhow::anyhow!("a thread has panicked");
+            threads.into_iter().map(|it| it.join().map_err(failed)?).sum()
+        })
+    }
+
+    /// What has been used by a URR.
+    ///
+    /// # Errors
+    /// There is no such usage.
+    pub fn usage(&self, key: &UsageKey) -> Result<Usage> {
+        let usages: HashMap<&MapData, UsageKey, Usage> =
+            self.ebpf.map("USAGES").context("no map")?.try_into()?;
+        Ok(usages.get(key, 0)?)
+    }
+
     /// What was counted since the last call.
     ///
     /// # Errors
@@ -272,7 +312,9 @@ impl Kernel {
         while let Some(item) = events.next() {
             let event =
                 Event::read_from_bytes(&item).map_err(|_| anyhow::anyhow!("an event of another size"))?;
-            wanted.push(RouteKey { scope: event.scope, destination: event.address });
+            if event.kind == EventKind::NeighbourWanted as u32 {
+                wanted.push(RouteKey { scope: event.scope, destination: event.address });
+            }
         }
         Ok(wanted)
     }

@@ -41,7 +41,9 @@ impl Fates {
             Verdict::Transmit | Verdict::Redirect { .. } | Verdict::Deliver { .. } => &mut self.forwarded,
             Verdict::Answer { .. } | Verdict::ToAnswer { .. } => &mut self.answered,
             Verdict::Drop { .. } => &mut self.dropped,
-            Verdict::Pass | Verdict::PassCounted { .. } | Verdict::Unfinished => &mut self.passed,
+            Verdict::Pass | Verdict::PassCounted { .. } | Verdict::Unfinished | Verdict::ToRules { .. } => {
+                &mut self.passed
+            }
         } += 1;
     }
 }

@@ -6,8 +6,8 @@ use crate::measure::{Path, Scenario};
 use netplane_common::decide::decide;
 use netplane_common::frame::{Frame, SliceFrame};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey,
-    Router, UplinkEntry, UplinkKey, UplinkKey6,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterUse, NextHop, PeerKey,
+    RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
 };
 use netplane_common::tables::Tables;
 use netplane_common::testing::cases::{self, Case};
@@ -16,6 +16,9 @@ use netplane_common::verdict::Verdict;
 use netplane_common::wire::Wire;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+
+/// Looked at by packets of sessions with rules only.
+const RULES: &str = "rules";
 
 /// Counts what is asked of it and passes it on.
 struct Counted<'a, T> {
@@ -89,6 +92,26 @@ impl Tables for Counted<'_, &MapTables> {
         self.note("array lookups");
         self.inner.count_session(counter, bytes);
     }
+
+    fn rule(&self, key: &RuleKey) -> Option<&Rule> {
+        self.note(RULES);
+        self.inner.rule(key)
+    }
+
+    fn meter(&self, meter: &MeterUse, bytes: u32, take: bool) -> bool {
+        self.note("meters");
+        self.inner.meter(meter, bytes, take)
+    }
+
+    fn is_used_up(&self, usage: &UsageKey, is_uplink: bool) -> bool {
+        self.note("usages");
+        self.inner.is_used_up(usage, is_uplink)
+    }
+
+    fn count_usage(&self, usage: &UsageKey, bytes: u32, is_uplink: bool, limited: bool) {
+        self.note("usages");
+        self.inner.count_usage(usage, bytes, is_uplink, limited);
+    }
 }
 
 impl Frame for Counted<'_, SliceFrame> {
@@ -135,7 +158,7 @@ fn counts(packet: &[u8], tables: &MapTables) -> (Verdict, Counts) {
         }
         Verdict::Pass | Verdict::Transmit => {}
         // Not of frames in memory: they can be answered, and are packets.
-        Verdict::ToAnswer { .. } | Verdict::Unfinished => {}
+        Verdict::ToAnswer { .. } | Verdict::Unfinished | Verdict::ToRules { .. } => {}
     }
     (verdict, counts.take())
 }
@@ -160,9 +183,10 @@ pub(super) fn paths() -> BTreeMap<String, Counts> {
             Verdict::Answer { .. } => "any that is answered, at most",
             Verdict::Drop { .. } => "any that is dropped, at most",
             Verdict::Pass | Verdict::PassCounted { .. } => "any that is passed, at most",
-            Verdict::ToAnswer { .. } | Verdict::Unfinished => continue,
+            Verdict::ToAnswer { .. } | Verdict::Unfinished | Verdict::ToRules { .. } => continue,
         };
-        let most: &mut Counts = paths.entry(kind.to_owned()).or_default();
+        let kind = if counts.contains_key(RULES) { format!("with rules: {kind}") } else { kind.to_owned() };
+        let most: &mut Counts = paths.entry(kind).or_default();
         for (what, count) in counts {
             let seen = most.entry(what).or_default();
             *seen = (*seen).max(count);

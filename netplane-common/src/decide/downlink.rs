@@ -1,5 +1,6 @@
 //! Packets to users: into the tunnel that their session names.
 
+use super::rules::{self, Dues};
 use super::{Arrival, flow_source_port, fold, icmp, not_forwarded, reachable, resolved, unfinished, way_out};
 use crate::frame::Frame;
 use crate::map::{
@@ -47,7 +48,17 @@ fn decide<F: Frame, T: Tables>(
     entry: &DownlinkEntry,
     user: User,
 ) -> Packed {
-    match forward(frame, tables, arrival, entry, user) {
+    if F::FORWARDS && entry.flags & downlink_flags::RULES != 0 {
+        return if F::RULES {
+            rules::downlink(frame, tables, arrival, entry, user)
+        } else {
+            Packed::to_rules(entry.network)
+        };
+    }
+    if !F::PLAIN {
+        return Packed::to_rules(entry.network);
+    }
+    match forward(frame, tables, arrival, entry, user, ()) {
         Ok(verdict) => verdict,
         Err(reason) => refused(frame, tables, arrival, entry, reason),
     }
@@ -55,7 +66,7 @@ fn decide<F: Frame, T: Tables>(
 
 /// A packet that goes no further: its sender is told where that is for the sender to mend.
 #[inline(always)]
-fn refused<F: Frame, T: Tables>(
+pub(super) fn refused<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
@@ -72,15 +83,17 @@ fn refused<F: Frame, T: Tables>(
 }
 
 #[inline(always)]
-fn forward<F: Frame, T: Tables>(
+pub(super) fn forward<F: Frame, T: Tables, D: Dues>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
     entry: &DownlinkEntry,
     user: User,
+    dues: D,
 ) -> Result<Packed, Reason> {
-    let next_hop = encapsulate(frame, tables, arrival.l3, entry, user)?;
+    let next_hop = encapsulate(frame, tables, arrival.l3, entry, user, dues)?;
     tables.count_session(entry.counter, u32::from(user.total_length));
+    dues.paid(tables, u32::from(user.total_length));
     Ok(way_out::<F>(next_hop, arrival))
 }
 
@@ -177,12 +190,13 @@ impl Onward {
 
 /// Puts the outer headers in front of the packet, all of which is there. Returns the next hop.
 #[inline(always)]
-pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
+pub(super) fn encapsulate<'t, F: Frame, T: Tables, D: Dues>(
     frame: &mut F,
     tables: &'t T,
     l3: usize,
     entry: &DownlinkEntry,
     user: User,
+    dues: D,
 ) -> Result<&'t NextHop, Reason> {
     if entry.action != SessionAction::Forward as u8 {
         return Err(Reason::SessionDrop);
@@ -193,6 +207,7 @@ pub(super) fn encapsulate<'t, F: Frame, T: Tables>(
     }
     let next_hop = resolved(tables, entry.next_hop)?;
     reachable::<F>(next_hop)?;
+    dues.owe(tables, u32::from(user.total_length))?;
     let packet = Packet { l3, end, user };
     let done = if entry.flags & downlink_flags::QFI != 0 {
         let container = PduSessionContainer {

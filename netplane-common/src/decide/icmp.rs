@@ -324,7 +324,7 @@ fn to_user<F: Frame, T: Tables, M: Message>(
     frame.truncate(at + M::QUOTE)?;
     frame.move_head_to((Ethernet::LEN + size_of::<M>()) as isize - at as isize, M::ETHER_TYPE)?;
     frame.store(Ethernet::LEN, message)?;
-    let onward = downlink::encapsulate(frame, tables, Ethernet::LEN, user, message.to_user()).ok()?;
+    let onward = downlink::encapsulate(frame, tables, Ethernet::LEN, user, message.to_user(), ()).ok()?;
     Some(Way::out(onward, arrival))
 }
 

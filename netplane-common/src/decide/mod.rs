@@ -7,6 +7,7 @@ mod downlink;
 mod icmp;
 mod outer;
 mod relay;
+mod rules;
 mod signalling;
 mod uplink;
 

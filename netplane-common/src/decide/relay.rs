@@ -1,6 +1,7 @@
 //! G-PDUs and End Markers from one peer to another under a new F-TEID (N9, S5/S8-U): same extension headers,
 //! same sequence numbers, over either family on either side.
 
+use super::rules::Dues;
 use super::uplink::GPdu;
 use super::{Arrival, flow_source_port, reachable, resolved, way_out};
 use crate::frame::Frame;
@@ -14,12 +15,13 @@ use crate::wire::ip::{Ipv4, Ipv6, ecn};
 use crate::wire::udp::Udp;
 
 #[inline(always)]
-pub(super) fn forward<F: Frame, T: Tables>(
+pub(super) fn forward<F: Frame, T: Tables, D: Dues>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
     entry: &UplinkEntry,
     packet: GPdu,
+    dues: D,
 ) -> Result<Packed, Reason> {
     let next_hop = resolved(tables, entry.next_hop4)?;
     reachable::<F>(next_hop)?;
@@ -32,6 +34,8 @@ pub(super) fn forward<F: Frame, T: Tables>(
     if !F::FORWARDS {
         return Err(Reason::NoRoom);
     }
+    let behind = u32::from(packet.gtpu.length.get());
+    dues.owe(tables, dues.relayed(behind))?;
     // A new outer packet: its TTL starts anew, its ECN goes on as it came.
     let received = packet.class;
     let copied = entry.flags & uplink_flags::COPY_DSCP != 0;
@@ -48,7 +52,8 @@ pub(super) fn forward<F: Frame, T: Tables>(
         readdress(frame, packet, entry, ip, next_hop)
     };
     done.ok_or(Reason::NoRoom)?;
-    tables.count_session(entry.counter, u32::from(packet.gtpu.length.get()));
+    tables.count_session(entry.counter, behind);
+    dues.paid(tables, dues.relayed(behind));
     Ok(way_out::<F>(next_hop, arrival))
 }
 

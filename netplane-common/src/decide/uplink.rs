@@ -1,6 +1,7 @@
 //! G-PDUs from a peer: to the data network, to another peer, or to the pod.
 
 use super::outer::Received;
+use super::rules::{self, Dues};
 use super::{Arrival, Way, icmp, not_forwarded, reachable, relay, resolved, signalling, unfinished, way_out};
 use crate::frame::Frame;
 use crate::map::{
@@ -56,6 +57,16 @@ pub(super) fn gtpu<F: Frame, T: Tables, O: Received>(
     }
     let at = frame.opaque(at, arrival.port.ifindex);
     let packet = GPdu { class: outer.traffic_class(), source: outer.source_word(), udp, gtpu, at };
+    if F::FORWARDS && entry.flags & uplink_flags::RULES != 0 && gtpu.message == message::G_PDU {
+        return Some(if F::RULES {
+            rules::uplink(frame, tables, arrival, entry, packet)
+        } else {
+            Packed::to_rules(entry.network)
+        });
+    }
+    if !F::PLAIN {
+        return Some(Packed::to_rules(entry.network));
+    }
     Some(decide(frame, tables, arrival, entry, packet))
 }
 
@@ -88,40 +99,55 @@ fn decide<F: Frame, T: Tables>(
     entry: &UplinkEntry,
     packet: GPdu,
 ) -> Packed {
-    match session(frame, tables, arrival, entry, packet) {
+    match session(frame, tables, arrival, entry, packet, ()) {
         Ok(verdict) => verdict,
-        // It goes no further: its sender is told where that is for the sender to mend.
-        Err(reason @ (Reason::TtlExpired | Reason::TooBig)) if F::ANSWERS => {
-            icmp::about_uplink(frame, tables, &arrival, entry, reason).verdict(entry.network, reason)
-        }
-        Err(reason @ (Reason::TtlExpired | Reason::TooBig)) => Packed::to_answer(entry.network, reason),
-        Err(reason) => not_forwarded(entry.network, reason),
+        Err(reason) => refused(frame, tables, arrival, entry, reason),
+    }
+}
+
+/// A packet that goes no further: its sender is told where that is for the sender to mend.
+#[inline(always)]
+pub(super) fn refused<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    arrival: Arrival,
+    entry: &UplinkEntry,
+    reason: Reason,
+) -> Packed {
+    if !matches!(reason, Reason::TtlExpired | Reason::TooBig) {
+        not_forwarded(entry.network, reason)
+    } else if F::ANSWERS {
+        icmp::about_uplink(frame, tables, &arrival, entry, reason).verdict(entry.network, reason)
+    } else {
+        Packed::to_answer(entry.network, reason)
     }
 }
 
 #[inline(always)]
-fn session<F: Frame, T: Tables>(
+pub(super) fn session<F: Frame, T: Tables, D: Dues>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
     entry: &UplinkEntry,
     packet: GPdu,
+    dues: D,
 ) -> Result<Packed, Reason> {
     match SessionAction::from_number(entry.action) {
         SessionAction::Drop => Err(Reason::SessionDrop),
-        SessionAction::Relay => relay::forward(frame, tables, arrival, entry, packet),
+        SessionAction::Relay => relay::forward(frame, tables, arrival, entry, packet, dues),
         SessionAction::Forward if packet.gtpu.message == message::END_MARKER => Err(Reason::PassSignalling),
-        SessionAction::Forward => decapsulate(frame, tables, arrival, entry, packet),
+        SessionAction::Forward => decapsulate(frame, tables, arrival, entry, packet, dues),
     }
 }
 
 #[inline(always)]
-fn decapsulate<F: Frame, T: Tables>(
+fn decapsulate<F: Frame, T: Tables, D: Dues>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
     entry: &UplinkEntry,
     packet: GPdu,
+    dues: D,
 ) -> Result<Packed, Reason> {
     let at = payload_offset(frame, packet.at, packet.gtpu)?;
     if entry.flags & uplink_flags::CHECK_QFI != 0 && qfi(frame, packet.at, packet.gtpu) != Some(entry.qfi) {
@@ -130,8 +156,8 @@ fn decapsulate<F: Frame, T: Tables>(
     let inner = Inner { at: frame.opaque(at, arrival.port.ifindex), end: packet.end(), class: packet.class };
     let version: u8 = frame.load(inner.at).ok_or(Reason::Malformed)?;
     match version >> 4 {
-        4 => to_ipv4(frame, tables, arrival, entry, inner),
-        6 => to_ipv6(frame, tables, arrival, entry, inner),
+        4 => to_ipv4(frame, tables, arrival, entry, inner, dues),
+        6 => to_ipv6(frame, tables, arrival, entry, inner, dues),
         _ => Err(Reason::Malformed),
     }
 }
@@ -145,12 +171,13 @@ struct Inner {
 }
 
 #[inline(always)]
-fn to_ipv4<F: Frame, T: Tables>(
+fn to_ipv4<F: Frame, T: Tables, D: Dues>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
     entry: &UplinkEntry,
     inner: Inner,
+    dues: D,
 ) -> Result<Packed, Reason> {
     let header: Ipv4 = frame.load(inner.at).ok_or(Reason::Malformed)?;
     let total_length = usize::from(header.total_length.get());
@@ -182,19 +209,22 @@ fn to_ipv4<F: Frame, T: Tables>(
     if !F::FORWARDS {
         return Err(Reason::NoRoom);
     }
+    dues.owe(tables, total_length as u32)?;
     rewrite::decapsulated_ipv4(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, total_length as u32);
+    dues.paid(tables, total_length as u32);
     Ok(way_out::<F>(next_hop, arrival))
 }
 
 #[inline(always)]
-fn to_ipv6<F: Frame, T: Tables>(
+fn to_ipv6<F: Frame, T: Tables, D: Dues>(
     frame: &mut F,
     tables: &T,
     arrival: Arrival,
     entry: &UplinkEntry,
     inner: Inner,
+    dues: D,
 ) -> Result<Packed, Reason> {
     let header: Ipv6 = frame.load(inner.at).ok_or(Reason::Malformed)?;
     let total_length = Ipv6::LEN + usize::from(header.payload_length.get());
@@ -223,9 +253,11 @@ fn to_ipv6<F: Frame, T: Tables>(
     if !F::FORWARDS {
         return Err(Reason::NoRoom);
     }
+    dues.owe(tables, total_length as u32)?;
     rewrite::decapsulated_ipv6(frame, inner.at, inner.at + total_length, onward, next_hop)
         .ok_or(Reason::NoRoom)?;
     tables.count_session(entry.counter, total_length as u32);
+    dues.paid(tables, total_length as u32);
     Ok(way_out::<F>(next_hop, arrival))
 }
 
@@ -316,6 +348,9 @@ fn unclaimed<F: Frame, T: Tables>(
     arrival: &Arrival,
     reason: Reason,
 ) -> Option<Packed> {
+    if !F::PLAIN {
+        return None;
+    }
     Packed::from_bits(out_of_line(frame, tables, arrival, reason))
 }
 

@@ -11,6 +11,9 @@ pub enum EventKind {
     /// A packet was dropped because the on-link neighbour `address` of the data endpoint `scope` is
     /// not known: the agent asks the pod's kernel to resolve it.
     NeighbourWanted = 1,
+    /// The usage of session `scope` and the URR that is the first word of `address` has begun, or has
+    /// reached a threshold or a quota. Raised again while that is not reported.
+    UsageReached = 2,
 }
 
 /// One event.

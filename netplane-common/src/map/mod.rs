@@ -8,6 +8,7 @@ mod failure;
 mod next_hop;
 #[cfg(feature = "user")]
 mod pod;
+mod rule;
 mod session;
 
 pub use counters::{
@@ -17,6 +18,10 @@ pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, PodKey, UnknownTeid, end
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureKey};
 pub use next_hop::{LookedUp, NextHop, NextHopState, OffloadWire, RouteKey, Router, next_hop_flags};
+pub use rule::{
+    Filter, MAX_METERS, MAX_RULES, MAX_USAGES, MeterKey, MeterUse, Rate, Rule, RuleKey, Usage, UsageKey,
+    UsageLimits, filter_has, usage_state,
+};
 pub use session::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, SessionAction, UplinkEntry, UplinkKey, UplinkKey6,
     downlink_flags, uplink_flags,

@@ -7,7 +7,8 @@
 
 use super::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FailureKey,
-    NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
+    MeterKey, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey, UplinkEntry,
+    UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
 };
 
 macro_rules! pod {
@@ -31,6 +32,7 @@ pod!(
     EndpointEntry,
     EndpointKey,
     FailureKey,
+    MeterKey,
     NetworkName,
     NextHop,
     OffloadWire,
@@ -38,7 +40,12 @@ pod!(
     PodKey,
     RouteKey,
     Router,
+    Rule,
+    RuleKey,
     UplinkEntry,
     UplinkKey,
     UplinkKey6,
+    Usage,
+    UsageKey,
+    UsageLimits,
 );

@@ -49,6 +49,9 @@ pub mod uplink_flags {
     pub const COPY_DSCP: u8 = 1 << 2;
     /// The G-PDU must carry `qfi` in a PDU Session Container; else `qfi-mismatch`.
     pub const CHECK_QFI: u8 = 1 << 3;
+    /// The session has rules: what is done with a packet is what the first one says that is for it. The entry has
+    /// what an End Marker or an answer needs.
+    pub const RULES: u8 = 1 << 4;
 }
 
 /// What to do with a G-PDU of a session. One cache line.
@@ -83,7 +86,9 @@ pub struct UplinkEntry {
     pub counter: u32,
     /// Relay: TEID of the new tunnel.
     pub teid: Be32,
-    pub reserved: [u32; 2],
+    /// With [`uplink_flags::RULES`]: their set.
+    pub rules: u32,
+    pub reserved: u32,
 }
 
 /// An IPv4 user address behind a port.
@@ -112,6 +117,8 @@ pub mod downlink_flags {
     pub const QFI: u8 = 1 << 0;
     /// Outer DSCP is copied from the inner header instead of `dscp`.
     pub const COPY_DSCP: u8 = 1 << 1;
+    /// The session has rules, as [`super::uplink_flags::RULES`].
+    pub const RULES: u8 = 1 << 2;
 }
 
 /// What to do with a packet to a user. Fits one cache line.
@@ -141,7 +148,9 @@ pub struct DownlinkEntry {
     pub reserved0: u16,
     /// Index of the data endpoint, which speaks as the users' router.
     pub scope: u32,
-    pub reserved1: [u32; 2],
+    /// With [`downlink_flags::RULES`]: their set.
+    pub rules: u32,
+    pub reserved1: u32,
 }
 
 impl SessionAction {

@@ -43,8 +43,13 @@ pub fn pass_on_wire(tables: &MapTables, packet: &[u8]) -> Passage {
 fn run<F: Frame>(tables: &MapTables, frame: &mut F, bytes: fn(&F) -> &[u8]) -> Passage {
     tables.counters.borrow_mut().clear();
     tables.wanted.borrow_mut().clear();
+    // Of meters and usages as well.
+    let (meters, usages) = (tables.meters.clone(), tables.usages.clone());
     let verdict = decide(frame, tables, IFINDEX);
     let out = bytes(frame).to_vec();
+    tables.meters.swap(&meters);
+    tables.usages.swap(&usages);
+    tables.reached.borrow_mut().clear();
     Passage { verdict, out, counted: tables.counters.take(), wanted: tables.wanted.take() }
 }
 
@@ -103,7 +108,7 @@ pub fn judge(tables: &MapTables, packet: &[u8], passage: &Passage) -> Judgement 
         Verdict::Drop { reason, .. } => hold(reason.is_drop(), "a drop has a reason to drop")?,
         Verdict::PassCounted { reason, .. } => hold(!reason.is_drop(), "a pass has a reason to pass")?,
         Verdict::Pass => {}
-        Verdict::ToAnswer { .. } | Verdict::Unfinished => {
+        Verdict::ToAnswer { .. } | Verdict::Unfinished | Verdict::ToRules { .. } => {
             return Err("a frame in memory is whole, and is answered at once".to_owned());
         }
     }
@@ -142,9 +147,41 @@ impl<'a, 't> Flow<'a, 't> {
     }
 }
 
+impl<'t> Flow<'_, 't> {
+    /// With the entry that the session's rules say, where it has some.
+    fn ruled(self, tables: &'t MapTables) -> Result<Self, String> {
+        let none = "a packet is forwarded by a rule that is for it";
+        match self {
+            Self::Up { entry, outer, message, .. } | Self::Relay { entry, outer, message }
+                if message.kind == G_PDU =>
+            {
+                let inner = message.t_pdu().and_then(Ip::read);
+                let Some(rule) = known::uplink_rule(tables, entry, inner.as_ref(), message.qfi()) else {
+                    return Ok(self);
+                };
+                let rule = &rule.ok_or(none)?.uplink;
+                hold(known::peer_is_allowed(tables, entry, &outer), "the peer is allowed")?;
+                // Whose peers they are is the session's to say.
+                let entry: &'t UplinkEntry = rule;
+                Ok(match (SessionAction::from_number(entry.action), inner) {
+                    (SessionAction::Relay, _) => Self::Relay { entry, outer, message },
+                    (_, Some(inner)) => Self::Up { entry, outer, message, inner },
+                    (_, None) => return Err("what is decapsulated is a packet".to_owned()),
+                })
+            }
+            Self::Down { entry, ip } => match known::downlink_rule(tables, entry, &ip) {
+                Some(rule) => Ok(Self::Down { entry: &rule.ok_or(none)?.downlink, ip }),
+                None => Ok(self),
+            },
+            _ => Ok(self),
+        }
+    }
+}
+
 fn forwarded(tables: &MapTables, packet: &[u8], passage: &Passage) -> Judgement {
     let before = Link::read(packet).ok_or("a frame without a link header is not forwarded")?;
     let flow = Flow::of(tables, &before).ok_or("what no session takes is not forwarded")?;
+    let flow = flow.ruled(tables)?;
     let (after, ip) = whole(&passage.out)?;
     let way = match &flow {
         Flow::Up { entry, inner, .. } => known::way_up(tables, entry, inner),

@@ -3,10 +3,10 @@
 
 use super::cases::IFINDEX;
 use super::tables::{MapTables, words};
-use super::view::{Ip, Link, mapped};
+use super::view::{Ip, Link, be16, be32, mapped};
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, NextHop, PeerKey, Port, RouteKey, UplinkEntry,
-    UplinkKey, UplinkKey6, downlink_flags, next_hop_flags, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, Filter, NO_INDEX, NextHop, PeerKey, Port, RouteKey, Rule,
+    RuleKey, UplinkEntry, UplinkKey, UplinkKey6, downlink_flags, filter_has, next_hop_flags, uplink_flags,
 };
 use crate::tables::Tables;
 use crate::verdict::{Packed, Verdict};
@@ -151,6 +151,58 @@ pub(super) fn takes(way: &NextHop, link: &Link<'_>, verdict: Verdict, len: usize
     let macs = (way.destination().octets(), way.source().octets());
     let is_link = (link.destination, link.source, link.vlan) == (&macs.0[..], &macs.1[..], way.vlan);
     way.is_resolved() && is_out && is_link && len <= usize::from(way.mtu)
+}
+
+/// The rule of a G-PDU's session that is for it, where the session has rules; `inner` is its packet, if it has one.
+pub(super) fn uplink_rule<'t>(
+    tables: &'t MapTables,
+    entry: &UplinkEntry,
+    inner: Option<&Ip<'_>>,
+    qfi: Option<u8>,
+) -> Option<Option<&'t Rule>> {
+    (entry.flags & uplink_flags::RULES != 0).then(|| first_rule(tables, entry.rules, inner, qfi))
+}
+
+/// The same of a packet to a user.
+pub(super) fn downlink_rule<'t>(
+    tables: &'t MapTables,
+    entry: &DownlinkEntry,
+    ip: &Ip<'_>,
+) -> Option<Option<&'t Rule>> {
+    (entry.flags & downlink_flags::RULES != 0).then(|| first_rule(tables, entry.rules, Some(ip), None))
+}
+
+fn first_rule<'t>(tables: &'t MapTables, set: u32, ip: Option<&Ip<'_>>, qfi: Option<u8>) -> Option<&'t Rule> {
+    let rules = tables.rules.range(RuleKey { set, number: 0 }..=RuleKey { set, number: u32::MAX });
+    let is_of_flow = |it: &Filter| it.qfis == 0 || qfi.is_some_and(|qfi| it.qfis >> qfi & 1 == 1);
+    rules.map(|(_, rule)| rule).find(|it| is_of_flow(&it.filter) && is_for(&it.filter, ip))
+}
+
+/// Whether a filter is for a packet (TS 29.244 §8.2.5).
+fn is_for(filter: &Filter, ip: Option<&Ip<'_>>) -> bool {
+    let Some(ip) = ip else { return Filter { qfis: 0, ..*filter } == Filter::default() };
+    let looks = |at: u8| filter.has & at != 0;
+    let matches = |address: u128, prefix: [Be32; 4], mask: [Be32; 4]| address & of6(mask) == of6(prefix);
+    let has_transport = ip.version == 6 || be16(ip.whole, 6).is_some_and(|it| it & 0x1fff == 0);
+    let transport = if has_transport { ip.payload() } else { &[] };
+    let has_ports = matches!(ip.protocol, 6 | 17 | 33 | 132 | 136);
+    let port = |at: usize| be16(transport, at).filter(|_| has_ports && transport.len() >= 4);
+    let is_in = |at: usize, first: u16, last: u16| port(at).is_some_and(|it| (first..=last).contains(&it));
+    let spi = match ip.protocol {
+        50 => be32(transport, 0),
+        51 => be32(transport, 4),
+        _ => None,
+    };
+    let label = be32(ip.whole, 0).filter(|_| ip.version == 6).map(|it| it & 0xf_ffff);
+    let [a, b, c, d] = filter.ports;
+    matches(ip.source, filter.source, filter.source_mask)
+        && matches(ip.destination, filter.destination, filter.destination_mask)
+        && ip.class & filter.tos_mask == filter.tos
+        && (!looks(filter_has::VERSION) || ip.version == filter.version)
+        && (!looks(filter_has::PROTOCOL) || ip.protocol == filter.protocol)
+        && (!looks(filter_has::PORTS) || is_in(0, a, b) && is_in(2, c, d))
+        && (!looks(filter_has::SPI) || spi == Some(filter.word))
+        && (!looks(filter_has::FLOW_LABEL) || label == Some(filter.word))
 }
 
 /// Whether an address is one under which a data endpoint speaks as the users' router.

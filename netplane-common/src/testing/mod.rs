@@ -13,6 +13,7 @@ mod known;
 pub mod mutate;
 pub mod numbers;
 pub mod packet;
+pub mod rules;
 pub mod tables;
 mod uplink;
 mod view;

@@ -1,12 +1,13 @@
 //! Tables in memory, and the numbers that cases and benches share.
 
 use crate::map::{
-    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey,
-    RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
+    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey, MeterUse,
+    NextHop, PeerKey, Rate, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage,
+    UsageKey, UsageLimits,
 };
 use crate::tables::Tables;
 use crate::wire::{Be32, ip};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -42,6 +43,14 @@ pub struct MapTables {
     pub routers: BTreeMap<u32, Router>,
     pub counters: RefCell<BTreeMap<u32, Counter>>,
     pub wanted: RefCell<Vec<RouteKey>>,
+    pub rules: BTreeMap<RuleKey, Rule>,
+    /// States in ticks; the clock is `now`, in nanoseconds, and stands still by itself.
+    pub meters: RefCell<BTreeMap<MeterKey, u64>>,
+    pub now: Cell<u64>,
+    pub usages: RefCell<BTreeMap<UsageKey, Usage>>,
+    pub limits: BTreeMap<UsageKey, UsageLimits>,
+    /// Usages that have reached a limit.
+    pub reached: RefCell<Vec<UsageKey>>,
 }
 
 fn longest<T: Copy>(map: &BTreeMap<Prefix, T>, first: u32, address: [Be32; 4]) -> Option<T> {
@@ -102,5 +111,42 @@ impl Tables for MapTables {
         let counter = counters.entry(counter).or_default();
         counter.packets += 1;
         counter.bytes += u64::from(bytes);
+    }
+
+    fn rule(&self, key: &RuleKey) -> Option<&Rule> {
+        self.rules.get(key)
+    }
+
+    fn meter(&self, meter: &MeterUse, bytes: u32, take: bool) -> bool {
+        let mut meters = self.meters.borrow_mut();
+        let Some(state) = meters.get_mut(&meter.key) else { return true };
+        let new = meter.rate.take(*state, self.now.get() * Rate::TICKS_PER_NS, bytes);
+        if let (Some(new), true) = (new, take) {
+            *state = new;
+        }
+        new.is_some()
+    }
+
+    fn is_used_up(&self, usage: &UsageKey, is_uplink: bool) -> bool {
+        let usages = self.usages.borrow();
+        usages
+            .get(usage)
+            .zip(self.limits.get(usage))
+            .is_some_and(|(it, limits)| limits.is_used_up(it, is_uplink))
+    }
+
+    fn count_usage(&self, usage: &UsageKey, bytes: u32, is_uplink: bool, limited: bool) {
+        let mut usages = self.usages.borrow_mut();
+        let Some(it) = usages.get_mut(usage) else { return };
+        it.total_bytes += u64::from(bytes);
+        let (own, packets) = match is_uplink {
+            true => (&mut it.uplink_bytes, &mut it.uplink_packets),
+            false => (&mut it.downlink_bytes, &mut it.downlink_packets),
+        };
+        (*own, *packets) = (*own + u64::from(bytes), *packets + 1);
+        let after = (it.total_bytes, *own, *packets);
+        if limited && self.limits.get(usage).is_some_and(|it| it.tells(after, bytes, is_uplink)) {
+            self.reached.borrow_mut().push(*usage);
+        }
     }
 }

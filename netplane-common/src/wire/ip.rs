@@ -7,7 +7,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub mod protocol {
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
+    pub const DCCP: u8 = 33;
+    pub const ESP: u8 = 50;
+    pub const AH: u8 = 51;
     pub const SCTP: u8 = 132;
+    pub const UDP_LITE: u8 = 136;
 }
 
 /// Explicit congestion notification, the lower two bits of the traffic class (RFC 3168 §5).

@@ -2,8 +2,10 @@
 
 mod sessions;
 mod upkeep;
+mod usage;
 
 use self::sessions::Identities;
+use self::usage::Usages;
 use super::beside::Beside;
 use super::ground::Ground;
 use super::lost::Growth;
@@ -33,7 +35,7 @@ use crate::world::{
     Attachment, AttachmentKey, Compiled, ContainerKey, Problem, Slots, WantedNeighbour, World,
     compile_beside, diff,
 };
-use netplane_common::map::EventKind;
+use netplane_common::map::{EventKind, UsageKey};
 use netplane_common::wire::ip;
 use prometheus_client::registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +87,7 @@ pub(super) struct Core<K> {
     identities: Identities,
     journal: Option<Journal>,
     happened: broadcast::Sender<Happened>,
+    usages: Usages,
     /// Operations of theirs that wait for the reconcile to be carried out.
     of_sessions: Vec<Operation>,
     /// Sessions written down since memory was given back.
@@ -135,6 +138,7 @@ impl<K: Kernel> Core<K> {
             identities: Identities::default(),
             journal: None,
             happened: broadcast::Sender::new(EVENTS),
+            usages: Usages::default(),
             of_sessions: Vec::new(),
             edits: 0,
             stale: true,
@@ -150,6 +154,13 @@ impl<K: Kernel> Core<K> {
         let programmed = &self.programmed;
         let is_theirs = |handle| programmed.generation(handle).is_some();
         self.slots.release_counters(|it| programmed.limits.holder(it).is_some_and(is_theirs));
+        let handles: Vec<u32> = self.programmed.kept().map(|it| it.handle).collect();
+        for handle in handles {
+            let session = self.programmed.of_handle(handle).map(|(_, it)| it).unwrap_or_default();
+            for urr in &session.urrs {
+                self.usages.follow(UsageKey { session: handle, urr: urr.id }, urr);
+            }
+        }
         Ok(())
     }
 
@@ -419,8 +430,11 @@ impl<K: Kernel> Core<K> {
         for event in self.kernel.drain_events() {
             if event.kind == EventKind::NeighbourWanted as u32 {
                 wanted.insert((event.scope, ip::unmapped(event.address)));
+            } else if event.kind == EventKind::UsageReached as u32 {
+                self.usages.reached(UsageKey { session: event.scope, urr: event.address[0].get() });
             }
         }
+        self.report_usage();
         for (scope, address) in wanted {
             if let Some((from, ifindex)) = self.compiled.scopes.get(&scope) {
                 self.observers.resolve(&from.container, *ifindex, address);

@@ -39,7 +39,9 @@ pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
         cluster,
         unattached_after: Duration::from_secs(arguments.unattached_after),
     };
-    match agent::run(&options, || BpfKernel::open_sized(&arguments.bpffs, arguments.max_sessions)) {
+    match agent::run(&options, || {
+        BpfKernel::open_sized(&arguments.bpffs, arguments.max_sessions, arguments.max_rules)
+    }) {
         Err(AgentError::Kernel(error)) => Err(with_remedy(error)),
         other => other.context("the agent stopped"),
     }

@@ -71,6 +71,10 @@ struct AgentArguments {
     #[arg(long, value_name = "NUMBER", default_value_t = crate::dataplane::DEFAULT_SESSIONS)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     max_sessions: u32,
+    /// Filters of sessions with rules that fit into the tables, and as many meters and usages.
+    #[arg(long, value_name = "NUMBER", default_value_t = crate::dataplane::DEFAULT_RULES)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    max_rules: u32,
     /// Sessions that one pod may have through the session API; all that fit, if not given.
     #[arg(long, value_name = "NUMBER")]
     max_sessions_per_pod: Option<u32>,

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use netplane_client::v1::{Gate, Interface, SessionState, State, Volume, watch_response};
+use netplane_client::v1::{Gate, Interface, SessionState, State, UsageReport, Volume, watch_response};
 use netplane_client::{Client, Plain, Refused};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -128,6 +128,7 @@ async fn call(mut client: Client, pod: String, verb: Verb) -> Result<()> {
                     Some(watch_response::Event::Put(id)) => println!("put {id}"),
                     Some(watch_response::Event::Deleted(id)) => println!("deleted {id}"),
                     Some(watch_response::Event::Lost(events)) => println!("lost {events}"),
+                    Some(watch_response::Event::UsageReport(it)) => println!("usage {}", report(&it)),
                     None => {}
                 }
             }
@@ -191,6 +192,19 @@ fn shown(state: &SessionState) -> Value {
         "pdrs": session.pdrs.iter().map(pdr).collect::<Vec<_>>(),
         "fars": session.fars.iter().map(far).collect::<Vec<_>>(),
         "qers": session.qers.iter().map(qer).collect::<Vec<_>>(),
+    })
+}
+
+/// A usage report, in the words of the protobuf file.
+fn report(it: &UsageReport) -> Value {
+    let volume = |it: &Option<Volume>| {
+        let it = it.unwrap_or_default();
+        json!({ "packets": it.packets, "bytes": it.bytes })
+    };
+    json!({
+        "sessionId": it.session_id, "urrId": it.urr_id, "sequence": it.sequence,
+        "triggers": it.triggers().map(|it| it.as_str_name()).collect::<Vec<_>>(),
+        "uplink": volume(&it.uplink), "downlink": volume(&it.downlink), "duration": it.duration,
     })
 }
 

@@ -5,16 +5,19 @@ use super::failures::{Failures, Layout};
 use super::fragments::Fragments;
 use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
-use super::sizes::{self, DEFAULT_SESSIONS};
+use super::sizes::{self, DEFAULT_RULES, DEFAULT_SESSIONS};
 use super::upgrade::Upgrade;
 use super::{Attached, Kernel, KernelError, Left, LoadError, Lost, Statistics, load_xdp, read_back};
 use crate::world::tables::{Operation, Tables};
+use aya::maps::MapError;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use netplane_common::map::{Counter, Event, network_counter_index};
+use netplane_common::map::{Counter, Event, Usage, UsageKey, UsageLimits, network_counter_index};
 use netplane_common::verdict::Reason;
+use nix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 use zerocopy::FromBytes;
 
 /// The data plane of this node.
@@ -36,17 +39,18 @@ impl BpfKernel {
     /// # Errors
     /// No privilege, no BPF file system, pins of a newer layout, or a kernel that refuses a program.
     pub fn open(bpffs: &Path) -> Result<Self, KernelError> {
-        Self::open_sized(bpffs, DEFAULT_SESSIONS)
+        Self::open_sized(bpffs, DEFAULT_SESSIONS, DEFAULT_RULES)
     }
 
-    /// The same with tables for so many sessions, unless they are there with another size.
+    /// The same with tables for so many sessions, and so many rules of theirs, unless they are there with another
+    /// size.
     ///
     /// # Errors
     /// As for [`BpfKernel::open`].
-    pub fn open_sized(bpffs: &Path, sessions: u32) -> Result<Self, KernelError> {
-        match Self::open_for(bpffs, sessions, Fragments::Taken) {
+    pub fn open_sized(bpffs: &Path, sessions: u32, rules: u32) -> Result<Self, KernelError> {
+        match Self::open_for(bpffs, (sessions, rules), Fragments::Taken) {
             Err(error) if Fragments::Taken.are_refused(&*error.source) => {
-                Self::open_for(bpffs, sessions, Fragments::Refused)
+                Self::open_for(bpffs, (sessions, rules), Fragments::Refused)
             }
             result => result,
         }
@@ -56,7 +60,11 @@ impl BpfKernel {
     ///
     /// # Errors
     /// As for [`BpfKernel::open`].
-    pub fn open_for(bpffs: &Path, sessions: u32, fragments: Fragments) -> Result<Self, KernelError> {
+    pub fn open_for(
+        bpffs: &Path,
+        (sessions, rules): (u32, u32),
+        fragments: Fragments,
+    ) -> Result<Self, KernelError> {
         let pins = Pins::open(bpffs)?;
         let upgrade = Upgrade::begin(&pins)?;
         let paths = PINNED.map(|name| (name, pins.map(name)));
@@ -65,7 +73,7 @@ impl BpfKernel {
         for (name, path) in &paths {
             loader.map_pin_path(name, path.as_path());
         }
-        sizes::set(&mut loader, &pins, sessions);
+        sizes::set(&mut loader, &pins, sessions, rules);
         if let Ok(layout) = &layout {
             layout.tell(&mut loader);
         }
@@ -119,7 +127,7 @@ fn sum(values: &[Counter]) -> Counter {
     })
 }
 
-fn cannot_read(what: String, source: aya::maps::MapError) -> KernelError {
+fn cannot_read(what: String, source: MapError) -> KernelError {
     KernelError { operation: format!("read {what}"), remedy: None, source: Box::new(source) }
 }
 
@@ -184,6 +192,24 @@ impl Kernel for BpfKernel {
             counter.map(|it| sum(&it)).map_err(|it| cannot_read(format!("session counter {index}"), it))
         };
         counters.iter().map(read).collect()
+    }
+
+    fn usage(&mut self, key: &UsageKey) -> Result<Option<(Usage, UsageLimits)>, KernelError> {
+        let what = |it| cannot_read(format!("the usage of URR {}", key.urr), it);
+        let usage = match self.maps.usages.get(key, 0) {
+            Err(MapError::KeyNotFound) => return Ok(None),
+            other => other.map_err(what)?,
+        };
+        match self.maps.limits.get(key, 0) {
+            Err(MapError::KeyNotFound) => Ok(Some((usage, UsageLimits::NONE))),
+            other => other.map(|limits| Some((usage, limits))).map_err(what),
+        }
+    }
+
+    fn clock(&self) -> u64 {
+        // It cannot fail for this clock.
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn drain_events(&mut self) -> Vec<Event> {

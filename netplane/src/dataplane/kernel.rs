@@ -2,7 +2,7 @@
 
 use super::Statistics;
 use crate::world::tables::{Operation, Tables};
-use netplane_common::map::{Counter, Event, FailureKey};
+use netplane_common::map::{Counter, Event, FailureKey, Usage, UsageKey, UsageLimits};
 use std::collections::BTreeMap;
 
 /// What went wrong with one operation. The rest of a batch is still applied.
@@ -102,6 +102,15 @@ pub trait Kernel: Send {
     /// # Errors
     /// The map cannot be read.
     fn session_counters(&mut self, counters: &[u32]) -> Result<Vec<Counter>, KernelError>;
+
+    /// What has been used by a URR, and its limits; `None` if there is no such usage.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn usage(&mut self, key: &UsageKey) -> Result<Option<(Usage, UsageLimits)>, KernelError>;
+
+    /// Now, by the clock of [`Usage`], in nanoseconds.
+    fn clock(&self) -> u64;
 
     /// Events that the programs raised since the last call, oldest first.
     fn drain_events(&mut self) -> Vec<Event>;

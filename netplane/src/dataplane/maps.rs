@@ -8,14 +8,15 @@ use aya::maps::xdp::{DevMap, XdpMapError};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use ipnet::IpNet;
 use netplane_common::map::{
-    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NetworkName, NextHop,
-    PeerKey, PodKey, RouteKey, Router, UplinkEntry, UplinkKey, UplinkKey6,
+    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey, NetworkName,
+    NextHop, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage,
+    UsageKey, UsageLimits,
 };
 use netplane_common::wire::{Be32, ip};
 use std::collections::BTreeSet;
 
 /// The maps that are pinned; the log's ring buffer belongs to one program and is not.
-pub(super) const PINNED: [&str; 20] = [
+pub(super) const PINNED: [&str; 26] = [
     "UPLINK",
     "UPLINK6",
     "DOWNLINK4",
@@ -37,6 +38,12 @@ pub(super) const PINNED: [&str; 20] = [
     // A program array forgets its programs with the last reference to it from outside.
     "XDP_ANSWER_FRAGS",
     "TC_ANSWER",
+    "XDP_RULES",
+    "TC_RULES",
+    "RULES",
+    "METERS",
+    "USAGES",
+    "LIMITS",
 ];
 
 /// Bits of an LPM key in front of the address: the network or scope, which always counts.
@@ -64,6 +71,10 @@ pub(super) struct Maps {
     pub(super) network_counters: PerCpuArray<MapData, Counter>,
     pub(super) networks: Array<MapData, NetworkName>,
     pub(super) events: RingBuf<MapData>,
+    pub(super) rules: HashMap<MapData, RuleKey, Rule>,
+    pub(super) meters: HashMap<MapData, MeterKey, u64>,
+    pub(super) usages: HashMap<MapData, UsageKey, Usage>,
+    pub(super) limits: HashMap<MapData, UsageKey, UsageLimits>,
 }
 
 impl Maps {
@@ -86,6 +97,10 @@ impl Maps {
             network_counters: take(ebpf, "NETWORK_COUNTERS")?,
             networks: take(ebpf, "NETWORKS")?,
             events: take(ebpf, "EVENTS")?,
+            rules: take(ebpf, "RULES")?,
+            meters: take(ebpf, "METERS")?,
+            usages: take(ebpf, "USAGES")?,
+            limits: take(ebpf, "LIMITS")?,
         })
     }
 
@@ -147,6 +162,19 @@ impl Maps {
             Operation::RemovePeer(peer) => gone_is_done(self.peers.remove(&peer_key(*peer))),
             Operation::AddPod(pod) => self.pods.insert(pod, 1, 0),
             Operation::RemovePod(pod) => gone_is_done(self.pods.remove(pod)),
+            Operation::SetRule { key, rule } => self.rules.insert(key, **rule, 0),
+            Operation::DeleteRule { key } => gone_is_done(self.rules.remove(key)),
+            Operation::StartMeter { key } => there_is_done(self.meters.insert(key, 0, NO_EXIST)),
+            Operation::DeleteMeter { key } => gone_is_done(self.meters.remove(key)),
+            Operation::StartUsage { key, limits } => {
+                there_is_done(self.limits.insert(key, **limits, NO_EXIST))?;
+                there_is_done(self.usages.insert(key, Usage::default(), NO_EXIST))
+            }
+            Operation::SetLimits { key, limits } => self.limits.insert(key, **limits, 0),
+            Operation::DeleteUsage { key } => {
+                gone_is_done(self.usages.remove(key))?;
+                gone_is_done(self.limits.remove(key))
+            }
         }
     }
 
@@ -190,6 +218,17 @@ fn map_error(error: XdpMapError) -> MapError {
     match error {
         XdpMapError::MapError(error) => error,
         other => MapError::IoError(std::io::Error::other(other)),
+    }
+}
+
+/// `BPF_NOEXIST` of linux/bpf.h.
+const NO_EXIST: u64 = 1;
+
+/// What is there already stays.
+fn there_is_done(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other,
     }
 }
 
@@ -238,6 +277,9 @@ fn describe(operation: &Operation) -> String {
             format!("remove downlink to {}", std::net::Ipv4Addr::from(key.ue))
         }
         Operation::SetNetwork { name, .. } => format!("name network {name}"),
+        Operation::SetRule { .. } => "program a rule".to_owned(),
+        Operation::StartMeter { key } => format!("start the meter of QER {}", key.qer),
+        Operation::StartUsage { key, .. } => format!("start the usage of URR {}", key.urr),
         other => format!("{other:?}"),
     }
 }

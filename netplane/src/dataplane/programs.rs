@@ -1,4 +1,4 @@
-//! The programs of the object: loading them, and letting those that forward find the one that answers.
+//! The programs of the object: loading them, and letting them find each other.
 
 use aya::Ebpf;
 use aya::maps::{MapError, ProgramArray};
@@ -7,11 +7,13 @@ use aya::programs::{ProgramError, ProgramFd, SchedClassifier, Xdp};
 /// On a master, in the driver or on socket buffers.
 pub const XDP_PROGRAM: &str = "netplane_xdp";
 const XDP_ANSWER_PROGRAM: &str = "netplane_xdp_answer";
+const XDP_RULES_PROGRAM: &str = "netplane_xdp_rules";
 /// On the ingress of a master without XDP, and at the far end of the offload wire.
 pub const TC_PROGRAM: &str = "netplane_tc";
 /// On the ingress of a master beside native XDP.
 pub const TC_LOCAL_PROGRAM: &str = "netplane_tc_local";
 const TC_ANSWER_PROGRAM: &str = "netplane_tc_answer";
+const TC_RULES_PROGRAM: &str = "netplane_tc_rules";
 
 /// Why a program cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +31,15 @@ pub enum LoadError {
 /// # Errors
 /// The kernel's verifier refuses one, or a map is of other programs.
 pub fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    for name in [XDP_PROGRAM, XDP_ANSWER_PROGRAM] {
+    for name in [XDP_PROGRAM, XDP_ANSWER_PROGRAM, XDP_RULES_PROGRAM] {
         let program = xdp(ebpf, name)?;
         loaded(|| program.load()).map_err(|it| LoadError::Program(name, it))?;
     }
-    let answer = xdp(ebpf, XDP_ANSWER_PROGRAM)?.fd();
-    let answer =
-        answer.and_then(|it| Ok(it.try_clone()?)).map_err(|it| LoadError::Program(XDP_ANSWER_PROGRAM, it))?;
-    let_answer(ebpf, "XDP_ANSWER_FRAGS", &answer)
+    for (map, name) in [("XDP_ANSWER_FRAGS", XDP_ANSWER_PROGRAM), ("XDP_RULES", XDP_RULES_PROGRAM)] {
+        let program = xdp(ebpf, name)?.fd().and_then(|it| Ok(it.try_clone()?));
+        let_call(ebpf, map, &program.map_err(|it| LoadError::Program(name, it))?)?;
+    }
+    Ok(())
 }
 
 /// Loads the TC programs. What an earlier attempt has loaded stays.
@@ -44,14 +47,15 @@ pub fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
 /// # Errors
 /// As for [`load_xdp`].
 pub fn load_tc(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    for name in [TC_PROGRAM, TC_LOCAL_PROGRAM, TC_ANSWER_PROGRAM] {
+    for name in [TC_PROGRAM, TC_LOCAL_PROGRAM, TC_ANSWER_PROGRAM, TC_RULES_PROGRAM] {
         let program = classifier(ebpf, name)?;
         loaded(|| program.load()).map_err(|it| LoadError::Program(name, it))?;
     }
-    let answer = classifier(ebpf, TC_ANSWER_PROGRAM)?.fd();
-    let answer =
-        answer.and_then(|it| Ok(it.try_clone()?)).map_err(|it| LoadError::Program(TC_ANSWER_PROGRAM, it))?;
-    let_answer(ebpf, "TC_ANSWER", &answer)
+    for (map, name) in [("TC_ANSWER", TC_ANSWER_PROGRAM), ("TC_RULES", TC_RULES_PROGRAM)] {
+        let program = classifier(ebpf, name)?.fd().and_then(|it| Ok(it.try_clone()?));
+        let_call(ebpf, map, &program.map_err(|it| LoadError::Program(name, it))?)?;
+    }
+    Ok(())
 }
 
 /// Loads a program. One that is loaded already stays: others may have been refused after it. The verifier gives up
@@ -80,8 +84,8 @@ fn again<E>(mut load: impl FnMut() -> Result<(), E>, is_interrupted: impl Fn(&E)
     result
 }
 
-/// Puts the program that answers where the others look for it.
-fn let_answer(ebpf: &mut Ebpf, map: &'static str, program: &ProgramFd) -> Result<(), LoadError> {
+/// Puts a program where the others look for it.
+fn let_call(ebpf: &mut Ebpf, map: &'static str, program: &ProgramFd) -> Result<(), LoadError> {
     let programs = ebpf.map_mut(map).ok_or(LoadError::Missing(map))?;
     let set = ProgramArray::try_from(programs).and_then(|mut it| it.set(0, program, 0));
     set.map_err(|it| LoadError::Map(map, it))

@@ -26,6 +26,9 @@ fn read(maps: &Maps) -> Result<Tables, MapError> {
         downlink6: maps.downlink6.iter().collect::<Result<_, _>>()?,
         endpoints: maps.endpoints.iter().collect::<Result<_, _>>()?,
         pods: maps.pods.keys().collect::<Result<_, _>>()?,
+        rules: maps.rules.iter().collect::<Result<_, _>>()?,
+        meters: maps.meters.keys().collect::<Result<_, _>>()?,
+        usages: maps.usages.keys().collect::<Result<_, _>>()?,
         ..Tables::default()
     };
     for index in 0..maps.ports.len() {

@@ -12,6 +12,12 @@ pub const DEFAULT_SESSIONS: u32 = 1 << 17;
 const TABLES: [(&str, u32); 5] =
     [("UPLINK", 1), ("UPLINK6", 1), ("DOWNLINK4", 1), ("DOWNLINK6", 1), ("SESSION_COUNTERS", 2)];
 
+/// Rules that fit unless the agent is told otherwise: filters, meters, and usages.
+pub const DEFAULT_RULES: u32 = 1 << 15;
+
+/// The tables of what sessions have beside their entries, each of one size.
+const OF_RULES: [&str; 4] = ["RULES", "METERS", "USAGES", "LIMITS"];
+
 /// Bytes of the kernel's memory that the tables of sessions take, as it accounts for them; without those that it
 /// does not tell.
 pub(super) fn bytes(pins: &Pins) -> u64 {
@@ -22,11 +28,20 @@ pub(super) fn bytes(pins: &Pins) -> u64 {
         let line = text.lines().find_map(|it| it.strip_prefix("memlock:"))?;
         line.trim().parse::<u64>().ok()
     };
-    TABLES.iter().filter_map(|(name, _)| of_one(name)).sum()
+    TABLES.iter().map(|(name, _)| *name).chain(OF_RULES).filter_map(of_one).sum()
 }
 
+const KEPT: &str = "the pinned tables keep their size; another one takes `netplane agent --detach` first";
+
 /// Tells the loader. A pinned table keeps its size, since its sessions forward.
-pub(super) fn set(loader: &mut EbpfLoader<'_>, pins: &Pins, sessions: u32) {
+pub(super) fn set(loader: &mut EbpfLoader<'_>, pins: &Pins, sessions: u32, rules: u32) {
+    for name in OF_RULES {
+        let pinned = MapInfo::from_pin(pins.map(name)).ok().map(|it| it.max_entries());
+        if let Some(kept) = pinned.filter(|it| *it != rules) {
+            tracing::warn!(map = name, kept, asked = rules, "{KEPT}");
+        }
+        loader.map_max_entries(name, pinned.unwrap_or(rules));
+    }
     let mut kept = None;
     for (name, each) in TABLES {
         let pinned = MapInfo::from_pin(pins.map(name)).ok().map(|it| it.max_entries());
@@ -37,7 +52,6 @@ pub(super) fn set(loader: &mut EbpfLoader<'_>, pins: &Pins, sessions: u32) {
         loader.map_max_entries(name, pinned.unwrap_or(wanted));
     }
     if let Some(kept) = kept {
-        let message = "the pinned tables keep their size; another one takes `netplane agent --detach` first";
-        tracing::warn!(sessions = kept, asked = sessions, "{message}");
+        tracing::warn!(sessions = kept, asked = sessions, "{KEPT}");
     }
 }

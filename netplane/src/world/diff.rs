@@ -107,6 +107,12 @@ fn removals(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) 
     operations.extend(downlink4.map(|it| Operation::DeleteDownlink4 { key: *it }));
     let downlink6 = gone(&current.downlink6, &wanted.downlink6);
     operations.extend(downlink6.map(|it| Operation::DeleteDownlink6 { key: *it }));
+    // Left by an earlier agent, of sessions that are no more.
+    operations.extend(gone(&current.rules, &wanted.rules).map(|it| Operation::DeleteRule { key: *it }));
+    let meters = current.meters.difference(&wanted.meters);
+    operations.extend(meters.map(|it| Operation::DeleteMeter { key: *it }));
+    let usages = current.usages.difference(&wanted.usages);
+    operations.extend(usages.map(|it| Operation::DeleteUsage { key: *it }));
     let endpoints = gone(&current.endpoints, &wanted.endpoints);
     operations.extend(endpoints.map(|it| Operation::DeleteEndpoint { key: *it }));
     let routes = gone(&current.routes, &wanted.routes);
@@ -159,6 +165,14 @@ impl Tables {
             Operation::RemovePeer(peer) => drop(self.peers.remove(peer)),
             Operation::AddPod(pod) => drop(self.pods.insert(*pod)),
             Operation::RemovePod(pod) => drop(self.pods.remove(pod)),
+            Operation::SetRule { key, rule } => drop(self.rules.insert(*key, **rule)),
+            Operation::DeleteRule { key } => drop(self.rules.remove(key)),
+            Operation::StartMeter { key } => drop(self.meters.insert(*key)),
+            Operation::DeleteMeter { key } => drop(self.meters.remove(key)),
+            Operation::StartUsage { key, .. } | Operation::SetLimits { key, .. } => {
+                self.usages.insert(*key);
+            }
+            Operation::DeleteUsage { key } => drop(self.usages.remove(key)),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! A session as the tables have it: keys, entries and counters.
 
 use super::compile::Compilation;
+use super::flat::Flat;
 use super::slots::CounterKey;
-use super::tables::Tables;
+use super::tables::{Operation, Tables};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, UplinkEntry, UplinkKey, UplinkKey6,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, MeterKey, NO_INDEX, Rule, RuleKey, UplinkEntry, UplinkKey,
+    UplinkKey6, UsageKey,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A key of any of the session tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,7 +41,64 @@ impl Keys {
         let downlink = self.downlink4.map(CounterKey::Downlink4);
         let downlink = downlink.or(self.downlink6.map(CounterKey::Downlink6));
         let mut get = |it: Option<CounterKey>| it.map_or(NO_INDEX, |it| this.slots.counters.get(&it, None));
-        Counters { uplink: get(uplink), downlink: get(downlink) }
+        Counters { uplink: get(uplink), downlink: get(downlink), sets: Sets::default() }
+    }
+}
+
+/// Where a session's rules, meters and usages are. Static sessions have none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sets {
+    /// The session's handle.
+    pub(super) session: u32,
+    /// Changes with each change of the session.
+    pub(super) turn: bool,
+}
+
+impl Sets {
+    /// The set of rules of a direction.
+    pub(super) fn set(self, is_downlink: bool) -> u32 {
+        self.session << 2 | u32::from(self.turn) << 1 | u32::from(is_downlink)
+    }
+
+    pub(super) fn meter(self, qer: u32, is_downlink: bool) -> MeterKey {
+        MeterKey { session: self.session | if is_downlink { MeterKey::DOWNLINK } else { 0 }, qer }
+    }
+
+    pub(super) fn usage(self, urr: u32) -> UsageKey {
+        UsageKey { session: self.session, urr }
+    }
+
+    /// All that a session has there.
+    pub(super) fn belongings(self, flat: &Flat) -> Belongings {
+        let mut all = Belongings::default();
+        let rules = [(false, flat.uplink_rules.len()), (true, flat.downlink_rules.len())];
+        for (is_downlink, rules) in rules {
+            let set = self.set(is_downlink);
+            all.rules.extend((0_u32..).take(rules).map(|number| RuleKey { set, number }));
+        }
+        for (is_downlink, rule) in flat.rules() {
+            all.meters.extend(rule.qers.iter().map(|(qer, _)| self.meter(*qer, is_downlink)));
+            all.usages.extend(rule.urrs.iter().map(|(urr, _)| self.usage(*urr)));
+        }
+        all
+    }
+}
+
+/// Keys of what a session has beside its entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Belongings {
+    pub(super) rules: BTreeSet<RuleKey>,
+    pub(super) meters: BTreeSet<MeterKey>,
+    pub(super) usages: BTreeSet<UsageKey>,
+}
+
+impl Belongings {
+    /// Takes away what is not among `others`.
+    pub(super) fn delete_without(&self, others: &Self) -> Vec<Operation> {
+        let rules = self.rules.difference(&others.rules).map(|key| Operation::DeleteRule { key: *key });
+        let meters = self.meters.difference(&others.meters).map(|key| Operation::DeleteMeter { key: *key });
+        let usages = self.usages.difference(&others.usages).map(|key| Operation::DeleteUsage { key: *key });
+        rules.chain(meters).chain(usages).collect()
     }
 }
 
@@ -47,15 +107,18 @@ impl Keys {
 pub(super) struct Counters {
     pub(super) uplink: u32,
     pub(super) downlink: u32,
+    pub(super) sets: Sets,
 }
 
 /// A session as the tables have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entries {
     pub(super) keys: Keys,
     pub(super) uplink: Option<UplinkEntry>,
     pub(super) uplink6: Option<UplinkEntry>,
     pub(super) downlink: Option<DownlinkEntry>,
+    pub(super) rules: BTreeMap<RuleKey, Rule>,
+    pub(super) belongings: Belongings,
 }
 
 impl Entries {
@@ -64,5 +127,6 @@ impl Entries {
         tables.uplink6.extend(self.keys.uplink6.zip(self.uplink6));
         tables.downlink4.extend(self.keys.downlink4.zip(self.downlink));
         tables.downlink6.extend(self.keys.downlink6.zip(self.downlink));
+        tables.rules.extend(self.rules.iter().map(|(key, rule)| (*key, *rule)));
     }
 }

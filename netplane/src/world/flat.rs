@@ -2,10 +2,12 @@
 
 use crate::nad::NetworkName;
 use crate::nad::fast_path::{StaticSession, Target};
+use netplane_common::map::{Filter, Rate};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A session whose rules fit one entry a direction: at most one PDR for packets from the access side and one
-/// for those from the core, without filters. This is what static sessions of NADs are.
+/// for those from the core, without filters. This is what static sessions of NADs are. A direction that needs more
+/// has rules, and its entry is what packets get that filters do not look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flat {
     pub(super) ue4: Option<Ipv4Addr>,
@@ -13,6 +15,21 @@ pub(super) struct Flat {
     pub(super) ue6: Option<Ipv6Addr>,
     pub(super) uplink: Option<FlatUplink>,
     pub(super) downlink: Option<FlatDownlink>,
+    /// In the order of precedence.
+    pub(super) uplink_rules: Vec<FlatRule>,
+    pub(super) downlink_rules: Vec<FlatRule>,
+}
+
+/// What is done with packets for which a filter is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FlatRule {
+    pub(super) filter: Filter,
+    /// Identifiers of QERs, and their maximum bit rates in this direction.
+    pub(super) qers: Vec<(u32, Rate)>,
+    /// Identifiers of URRs, and whether they have limits of volume or time.
+    pub(super) urrs: Vec<(u32, bool)>,
+    /// A session of one direction without rules.
+    pub(super) flat: Flat,
 }
 
 /// Packets that arrive in a tunnel.
@@ -85,7 +102,27 @@ impl Flat {
             downlink: data
                 .zip(tunnel)
                 .map(|(network, tunnel)| FlatDownlink { network, tunnel: Some(tunnel) }),
+            uplink_rules: Vec::new(),
+            downlink_rules: Vec::new(),
         }
+    }
+
+    /// Rules with whether they are the downlink's.
+    pub(super) fn rules(&self) -> impl Iterator<Item = (bool, &FlatRule)> {
+        let uplink = self.uplink_rules.iter().map(|it| (false, it));
+        uplink.chain(self.downlink_rules.iter().map(|it| (true, it)))
+    }
+
+    /// Where a session of one direction has its packets from.
+    pub(super) fn place(&self) -> (Option<(&NetworkName, u32, Option<IpAddr>)>, Option<&NetworkName>) {
+        let uplink = self.uplink.as_ref().map(|it| (&it.network, it.teid, it.local));
+        (uplink, self.downlink.as_ref().map(|it| &it.network))
+    }
+
+    /// All that becomes of uplink packets.
+    pub(super) fn uplink_targets(&self) -> impl Iterator<Item = &Target> {
+        let of_rules = self.uplink_rules.iter().filter_map(|it| it.flat.uplink.as_ref());
+        of_rules.chain(&self.uplink).filter_map(|it| it.to.as_ref())
     }
 
     pub(super) fn users(&self) -> impl Iterator<Item = IpAddr> {

@@ -4,8 +4,8 @@
 use super::tables::Tables;
 use ipnet::IpNet;
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey,
-    Router, UplinkEntry, UplinkKey, UplinkKey6,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterUse, NextHop, PeerKey,
+    RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
 };
 use netplane_common::tables;
 use netplane_common::wire::{Be32, ip};
@@ -67,4 +67,19 @@ impl tables::Tables for Lookup<'_> {
     }
 
     fn count_session(&self, _: u32, _: u32) {}
+
+    fn rule(&self, key: &RuleKey) -> Option<&Rule> {
+        self.0.rules.get(key)
+    }
+
+    /// Of one packet: within the rate.
+    fn meter(&self, _: &MeterUse, _: u32, _: bool) -> bool {
+        true
+    }
+
+    fn is_used_up(&self, _: &UsageKey, _: bool) -> bool {
+        false
+    }
+
+    fn count_usage(&self, _: &UsageKey, _: u32, _: bool, _: bool) {}
 }

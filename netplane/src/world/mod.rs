@@ -12,6 +12,7 @@ mod lookup;
 pub mod programmed;
 mod refusal;
 mod rules;
+mod sdf;
 mod session;
 mod slots;
 pub mod tables;

@@ -1,13 +1,17 @@
 //! A session's rules, as the API has them, into what the tables can hold. What they cannot hold is refused:
 //! nothing is without effect.
 
-use super::flat::{Flat, FlatDownlink, FlatTunnel, FlatUplink};
+use super::flat::{Flat, FlatDownlink, FlatRule, FlatTunnel, FlatUplink};
 use super::refusal::{Kind, Refusal};
+use super::sdf;
 use crate::nad::NetworkName;
 use crate::nad::fast_path::Target;
 use ipnet::IpNet;
 use netplane_client::v1::{ApplyAction, Far, ForwardingParameters, Gate, Interface, Pdi, Pdr, Qer, Session};
+use netplane_common::map::{Filter, MAX_RULES};
 use std::net::IpAddr;
+
+mod enforced;
 
 /// Longest session identifier in bytes.
 const MAX_ID: usize = 64;
@@ -32,19 +36,58 @@ pub(super) fn flat(session: &Session) -> Result<Flat, Refusal> {
     unique("PDR", session.pdrs.iter().map(|it| it.id))?;
     unique("FAR", session.fars.iter().map(|it| it.id))?;
     unique("QER", session.qers.iter().map(|it| it.id))?;
+    unique("URR", session.urrs.iter().map(|it| it.id))?;
+    session.qers.iter().try_for_each(enforced::check_qer)?;
+    session.urrs.iter().try_for_each(enforced::check_urr)?;
     let mut flat = Flat::default();
     for pdr in &session.pdrs {
-        let at = |refusal: Refusal| Refusal::new(refusal.kind, format!("PDR {}: {refusal}", pdr.id));
-        rule(session, pdr, &mut flat).map_err(at)?;
+        let pdi = pdr.pdi.as_ref().ok_or_else(|| invalid("pdi: is missing"));
+        pdi.and_then(|it| users(it, &mut flat)).map_err(|it| at(pdr, &it))?;
     }
-    if flat.uplink.is_none() && flat.downlink.is_none() {
+    let uplink = rules_of(session, Interface::Access, &flat)?;
+    let downlink = rules_of(session, Interface::Core, &flat)?;
+    if uplink.is_empty() && downlink.is_empty() {
         return Err(invalid("pdrs: there is none"));
     }
-    let to_data = flat.uplink.as_ref().is_some_and(|it| matches!(it.to, Some(Target::Data(_))));
+    // What forwards packets that no filter is for is usually the last; answers and End Markers go that way.
+    let forwards = |it: &&FlatRule| it.flat.uplink.as_ref().is_some_and(|it| it.to.is_some());
+    let last = uplink.iter().rev().find(forwards).or(uplink.last());
+    flat.uplink = last.and_then(|it| it.flat.uplink.clone());
+    let forwards = |it: &&FlatRule| it.flat.downlink.as_ref().is_some_and(|it| it.tunnel.is_some());
+    let last = downlink.iter().rev().find(forwards).or(downlink.last());
+    flat.downlink = last.and_then(|it| it.flat.downlink.clone());
+    if !is_plain(&uplink) {
+        if let Some(it) = &mut flat.uplink {
+            it.qfi = None;
+        }
+        flat.uplink_rules = uplink;
+    } else if let (Some(it), Some(rule)) = (&mut flat.uplink, uplink.first()) {
+        it.qfi = (rule.filter.qfis != 0).then(|| rule.filter.qfis.trailing_zeros() as u8);
+    }
+    if !is_plain(&downlink) {
+        flat.downlink_rules = downlink;
+    }
+    let to_data = flat.uplink_targets().any(|it| matches!(it, Target::Data(_)));
     if flat.ue4.is_none() && flat.ue6.is_none() && (to_data || flat.downlink.is_some()) {
         return Err(invalid("ue_ip_addresses: is missing: whose packets are these?"));
     }
     Ok(flat)
+}
+
+/// Whether an entry without rules does: all packets, or those with one QFI, and nothing to pay.
+fn is_plain(rules: &[FlatRule]) -> bool {
+    match rules {
+        [] => true,
+        [one] => {
+            let is_for_all = Filter { qfis: 0, ..one.filter } == Filter::default();
+            is_for_all && one.filter.qfis.count_ones() <= 1 && one.qers.is_empty() && one.urrs.is_empty()
+        }
+        _ => false,
+    }
+}
+
+fn at(pdr: &Pdr, refusal: &Refusal) -> Refusal {
+    Refusal::new(refusal.kind, format!("PDR {}: {refusal}", pdr.id))
 }
 
 fn unique(what: &str, ids: impl Iterator<Item = u32>) -> Result<(), Refusal> {
@@ -58,7 +101,46 @@ fn unique(what: &str, ids: impl Iterator<Item = u32>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn rule(session: &Session, pdr: &Pdr, flat: &mut Flat) -> Result<(), Refusal> {
+/// The PDRs from one side, in the order of precedence: one rule for each filter.
+fn rules_of(session: &Session, side: Interface, users: &Flat) -> Result<Vec<FlatRule>, Refusal> {
+    let side_of = |it: &Pdr| it.pdi.as_ref().map_or(Interface::Unspecified, Pdi::source_interface);
+    if let Some(pdr) = session.pdrs.iter().find(|it| side_of(it) == Interface::Unspecified) {
+        return Err(at(pdr, &invalid("source_interface: should be ACCESS or CORE")));
+    }
+    let mut pdrs: Vec<&Pdr> = session.pdrs.iter().filter(|it| side_of(it) == side).collect();
+    pdrs.sort_by_key(|it| it.precedence);
+    if let Some([a, b]) = pdrs.windows(2).find(|it| it[0].precedence == it[1].precedence) {
+        let message = format!("precedence: {} is that of PDR {}, too", b.precedence, a.id);
+        return Err(at(b, &invalid(message)));
+    }
+    let mut rules: Vec<FlatRule> = Vec::new();
+    for pdr in pdrs {
+        let own = rules_of_pdr(session, pdr, side, users).map_err(|it| at(pdr, &it))?;
+        let one_place = own.iter().chain(rules.first()).map(|it| it.flat.place()).collect::<Vec<_>>();
+        if one_place.windows(2).any(|it| it[0] != it[1]) {
+            let message = "its network or F-TEID is another than that of PDRs before it: that takes a session of \
+                           its own";
+            return Err(at(pdr, &unimplemented(message)));
+        }
+        rules.extend(own);
+    }
+    let (filters, most) = (rules.len(), MAX_RULES as usize);
+    if filters > most {
+        let message = format!(
+            "pdrs: have {filters} filters from one side (one for each combination of ranges of \
+                               ports), of which a session may have {most}"
+        );
+        return Err(unimplemented(message));
+    }
+    Ok(rules)
+}
+
+fn rules_of_pdr(
+    session: &Session,
+    pdr: &Pdr,
+    side: Interface,
+    users: &Flat,
+) -> Result<Vec<FlatRule>, Refusal> {
     let pdi = pdr.pdi.as_ref().ok_or_else(|| invalid("pdi: is missing"))?;
     let far = session.fars.iter().find(|it| it.id == pdr.far_id);
     let far = far.ok_or_else(|| invalid(format!("far_id: there is no FAR {}", pdr.far_id)))?;
@@ -67,37 +149,33 @@ fn rule(session: &Session, pdr: &Pdr, flat: &mut Flat) -> Result<(), Refusal> {
         let qer = session.qers.iter().find(|it| it.id == *id);
         qers.push(qer.ok_or_else(|| invalid(format!("qer_ids: there is no QER {id}")))?);
     }
-    users(pdi, flat)?;
-    match pdi.source_interface() {
-        Interface::Access => {
-            if let Some(other) = flat.uplink.as_ref().map(|_| other_pdr(session, pdr, Interface::Access)) {
-                return Err(several(pdr, other, "access"));
-            }
-            flat.uplink = Some(uplink(pdr, pdi, far, &qers)?);
-        }
-        Interface::Core => {
-            if let Some(other) = flat.downlink.as_ref().map(|_| other_pdr(session, pdr, Interface::Core)) {
-                return Err(several(pdr, other, "core"));
-            }
-            flat.downlink = Some(downlink(pdi, far, &qers)?);
-        }
-        Interface::Unspecified => return Err(invalid("source_interface: should be ACCESS or CORE")),
+    let is_uplink = side == Interface::Access;
+    let mut flat = Flat { ue4: users.ue4, ue6: users.ue6, ..Flat::default() };
+    if is_uplink {
+        flat.uplink = Some(uplink(pdr, pdi, far, &qers)?);
+    } else {
+        flat.downlink = Some(downlink(pdi, far, &qers)?);
     }
-    Ok(())
-}
-
-/// The PDR before this one from the same side.
-fn other_pdr<'s>(session: &'s Session, pdr: &Pdr, side: Interface) -> Option<&'s Pdr> {
-    let from = |it: &&Pdr| it.pdi.as_ref().is_some_and(|it| it.source_interface() == side);
-    session.pdrs.iter().filter(from).find(|it| it.id != pdr.id)
-}
-
-fn several(pdr: &Pdr, other: Option<&Pdr>, side: &str) -> Refusal {
-    let id = other.map_or(0, |it| it.id);
-    if other.is_some_and(|it| it.precedence == pdr.precedence) {
-        return invalid(format!("precedence: {} is that of PDR {id}, too", pdr.precedence));
+    let mut qfis = 0;
+    for it in &pdi.qfis {
+        qfis |= 1_u64 << qfi("qfis", *it)?;
     }
-    unimplemented(format!("source_interface: PDR {id} is from the {side} side, too; one a side is forwarded"))
+    let mut filters = Vec::new();
+    for sdf in &pdi.sdf_filters {
+        filters.extend(sdf::filters(enforced::same_filter(session, sdf)?, is_uplink)?);
+    }
+    if filters.is_empty() {
+        filters.push(Filter::default());
+    }
+    let meters = enforced::meters(&qers, is_uplink)?;
+    let urrs = enforced::usages(session, pdr)?;
+    let rule = |filter| FlatRule {
+        filter: Filter { qfis, ..filter },
+        qers: meters.clone(),
+        urrs: urrs.clone(),
+        flat: flat.clone(),
+    };
+    Ok(filters.into_iter().map(rule).collect())
 }
 
 /// At most one IPv4 address and one IPv6 /64, the same in all PDRs that name any (TS 23.501 §5.8.2.2).
@@ -170,11 +248,6 @@ fn uplink(pdr: &Pdr, pdi: &Pdi, far: &Far, qers: &[&Qer]) -> Result<FlatUplink, 
     let local = (!f_teid.address.is_empty()).then(|| f_teid.address.parse()).transpose();
     let local = local
         .map_err(|_| invalid(format!("local_f_teid.address: \"{}\" is no IP address", f_teid.address)))?;
-    let qfi = match pdi.qfis.as_slice() {
-        [] => None,
-        [one] => Some(qfi("qfis", *one)?),
-        _ => return Err(unimplemented("qfis: one is checked, or none")),
-    };
     let is_closed = qers.iter().any(|it| it.uplink_gate() == Gate::Closed);
     let to = match forwarded(far, is_closed)? {
         None => None,
@@ -196,7 +269,7 @@ fn uplink(pdr: &Pdr, pdi: &Pdi, far: &Far, qers: &[&Qer]) -> Result<FlatUplink, 
         }
     };
     let access = network(&pdi.network_instance, "network_instance")?;
-    Ok(FlatUplink { network: access, teid: f_teid.teid, local, qfi, to })
+    Ok(FlatUplink { network: access, teid: f_teid.teid, local, qfi: None, to })
 }
 
 fn downlink(pdi: &Pdi, far: &Far, qers: &[&Qer]) -> Result<FlatDownlink, Refusal> {

@@ -6,18 +6,19 @@ use super::compile::{Compilation, SessionView, half, pod_name};
 use super::directory::Directory;
 use super::endpoint::Endpoint;
 use super::entries::{Counters, Entries, Key, Keys};
-use super::flat::{Flat, FlatDownlink, FlatUplink};
+use super::flat::{Flat, FlatDownlink, FlatRule, FlatUplink};
 use super::programmed::Programmed;
 use super::refusal::{Refusal, Spot};
 use crate::nad::NetworkName;
 use crate::nad::fast_path::{Role, Target, Xdp};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, NO_INDEX, SessionAction, UplinkEntry, UplinkKey, UplinkKey6,
-    downlink_flags, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, MAX_RULES, MeterUse, NO_INDEX, Rule, RuleKey, SessionAction,
+    UplinkEntry, UplinkKey, UplinkKey6, downlink_flags, uplink_flags,
 };
 use netplane_common::wire::{Be32, ip};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use zerocopy::FromZeros;
 
 /// UDP and GTP-U headers in bytes, and what outer IP and a PDU Session Container add (TS 29.281 §5.1).
 const TUNNEL_OVERHEAD: u32 = 8 + 8;
@@ -119,7 +120,7 @@ pub(super) fn taken(flat: &Flat, key: &Key, owner: &str) -> Refusal {
 }
 
 /// A session with its endpoints.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Placed<'f, 'e, 'w> {
     pub(super) flat: &'f Flat,
     /// Where the uplink arrives and where it leaves.
@@ -128,6 +129,15 @@ pub(super) struct Placed<'f, 'e, 'w> {
     /// Where the downlink arrives and where it leaves.
     pub(super) data: Option<&'e Endpoint<'w>>,
     pub(super) tunnel: Option<&'e Endpoint<'w>>,
+    /// Its rules, with theirs.
+    pub(super) rules: Vec<PlacedRule<'f, 'e, 'w>>,
+}
+
+#[derive(Clone)]
+pub(super) struct PlacedRule<'f, 'e, 'w> {
+    rule: &'f FlatRule,
+    is_downlink: bool,
+    pub(super) placed: Placed<'f, 'e, 'w>,
 }
 
 impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
@@ -142,7 +152,11 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
         flat: &'f Flat,
         pod: &str,
     ) -> Result<Self, Refusal> {
-        let mut placed = Self { flat, access: None, to: None, data: None, tunnel: None };
+        let mut placed = Self { flat, access: None, to: None, data: None, tunnel: None, rules: Vec::new() };
+        for (is_downlink, rule) in flat.rules() {
+            let of_rule = Self::find(world, directory, &rule.flat, pod)?;
+            placed.rules.push(PlacedRule { rule, is_downlink, placed: of_rule });
+        }
         let find = |network: &NetworkName, role: Role, spot: Spot| {
             let fast_path = world.networks.get(network);
             let fast_path = fast_path.ok_or_else(|| {
@@ -221,7 +235,14 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
         keys: &Keys,
         counters: Counters,
     ) -> Result<(Entries, bool), Refusal> {
-        let mut entries = Entries { keys: *keys, uplink: None, uplink6: None, downlink: None };
+        let mut entries = Entries {
+            keys: *keys,
+            uplink: None,
+            uplink6: None,
+            downlink: None,
+            rules: BTreeMap::new(),
+            belongings: counters.sets.belongings(self.flat),
+        };
         let mut resolved = true;
         // The downlink first: if its peer cannot be reached, the session is not half there.
         if let Some((downlink, data)) = self.flat.downlink.as_ref().zip(self.data) {
@@ -251,6 +272,9 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
             };
             entries.uplink = keys.uplink.map(|_| with_peers(true));
             entries.uplink6 = keys.uplink6.map(|_| with_peers(false));
+        }
+        for placed in &self.rules {
+            resolved &= placed.add_to(this, keys, counters, &mut entries)?;
         }
         if let Some((data, entry)) = self.data.zip(entries.downlink) {
             // It speaks as the users' router, whether or not an uplink goes there.
@@ -310,7 +334,8 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
             mtu: u16::MAX,
             reserved0: 0,
             scope: this.slots.scopes.get(data.key, hint),
-            reserved1: [0; 2],
+            rules: 0,
+            reserved1: 0,
         };
         let Some((tunnel, access)) = downlink.tunnel.as_ref().zip(self.tunnel) else {
             return Ok((entry, true));
@@ -346,6 +371,50 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
     }
 }
 
+impl PlacedRule<'_, '_, '_> {
+    /// Adds the rule to its session's entries, and says in these that there are rules. Returns whether its next hops
+    /// are resolved.
+    fn add_to(
+        &self,
+        this: &mut Compilation<'_>,
+        keys: &Keys,
+        counters: Counters,
+        entries: &mut Entries,
+    ) -> Result<bool, Refusal> {
+        let (own, resolved) = self.placed.entries(this, keys, counters)?;
+        let set = counters.sets.set(self.is_downlink);
+        let is_same = |it: &&RuleKey| it.set == set;
+        let number = u32::try_from(entries.rules.keys().filter(is_same).count()).unwrap_or(MAX_RULES);
+        let mut rule = Rule { filter: self.rule.filter, ..Rule::new_zeroed() };
+        for (to, (qer, rate)) in rule.meters.iter_mut().zip(&self.rule.qers) {
+            *to = MeterUse { key: counters.sets.meter(*qer, self.is_downlink), rate: *rate };
+            rule.n_meters += 1;
+        }
+        for (to, (urr, is_limited)) in rule.usages.iter_mut().zip(&self.rule.urrs) {
+            *to = counters.sets.usage(*urr);
+            rule.limited |= u8::from(*is_limited) << rule.n_usages;
+            rule.n_usages += 1;
+        }
+        if let (true, Some(entry), Some(head)) = (self.is_downlink, own.downlink, &mut entries.downlink) {
+            rule.downlink = entry;
+            head.flags |= downlink_flags::RULES;
+            head.rules = set;
+            // Who is told that a packet is too big must be told of one that fits every rule.
+            head.mtu = head.mtu.min(entry.mtu);
+        }
+        if let (false, Some(entry)) = (self.is_downlink, own.uplink.or(own.uplink6)) {
+            rule.uplink = entry;
+            let looks = if rule.filter.qfis == 0 { 0 } else { uplink_flags::CHECK_QFI };
+            for head in entries.uplink.iter_mut().chain(&mut entries.uplink6) {
+                head.flags |= uplink_flags::RULES | looks;
+                head.rules = set;
+            }
+        }
+        entries.rules.insert(RuleKey { set, number }, rule);
+        Ok(resolved)
+    }
+}
+
 pub(super) fn user_names(flat: &Flat) -> Vec<String> {
     let v4 = flat.ue4.map(|it| it.to_string());
     let v6 = flat.ue6.map(|it| format!("{it}/64"));
@@ -369,7 +438,8 @@ fn uplink_entry(this: &mut Compilation<'_>, flat: &Flat, access: &Endpoint<'_>, 
         next_hop6: NO_INDEX,
         counter,
         teid: Be32::new(0),
-        reserved: [0; 2],
+        rules: 0,
+        reserved: 0,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use ipnet::IpNet;
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PodKey, Router,
-    UplinkEntry, UplinkKey, UplinkKey6,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey, NextHop, PodKey, Router,
+    Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey, UsageLimits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,6 +61,10 @@ pub struct Tables {
     pub pods: BTreeSet<PodKey>,
     /// Data endpoints by scope, as they speak to users and their correspondents.
     pub routers: BTreeMap<u32, Router>,
+    /// Of sessions of the API, as their entries: here while they are looked at, or have no session any more.
+    pub rules: BTreeMap<RuleKey, Rule>,
+    pub meters: BTreeSet<MeterKey>,
+    pub usages: BTreeSet<UsageKey>,
 }
 
 /// A master that carries at least one fast-path endpoint.
@@ -162,4 +166,30 @@ pub enum Operation {
     RemovePeer(PeerPrefix),
     AddPod(PodKey),
     RemovePod(PodKey),
+    SetRule {
+        key: RuleKey,
+        rule: Box<Rule>,
+    },
+    DeleteRule {
+        key: RuleKey,
+    },
+    /// A meter that is there already stays as it is.
+    StartMeter {
+        key: MeterKey,
+    },
+    DeleteMeter {
+        key: MeterKey,
+    },
+    /// A usage that is there already goes on, with its limits.
+    StartUsage {
+        key: UsageKey,
+        limits: Box<UsageLimits>,
+    },
+    SetLimits {
+        key: UsageKey,
+        limits: Box<UsageLimits>,
+    },
+    DeleteUsage {
+        key: UsageKey,
+    },
 }

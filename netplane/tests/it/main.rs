@@ -52,6 +52,7 @@ mod recorded;
 mod router;
 mod sessions;
 mod sessions_pods;
+mod sessions_rules;
 mod soak;
 mod stack;
 mod tc;

@@ -10,10 +10,10 @@ use netplane_bench::lab::{GNB, Lab, Process, SERVER, cni, wait_for};
 use serde_json::Value;
 use std::net::Ipv4Addr;
 
-const POD: &str = "core/upf-0";
+pub(crate) const POD: &str = "core/upf-0";
 
 /// Like the examples, without static sessions.
-fn lab() -> Lab {
+pub(crate) fn lab() -> Lab {
     let lab = crate::agent::lab();
     let (head, rest) = N3.split_once(",\n        \"sessions\"").expect("static sessions");
     let (_, tail) = rest.split_once("] }").expect("their end");

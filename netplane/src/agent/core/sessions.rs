@@ -1,20 +1,21 @@
 //! The loop's side of the session API: who may touch what, and changes carried out one after the other.
 
-use super::Core;
+use super::usage::Usages;
+use super::{Core, usage};
 use crate::agent::sessions::caller::Caller;
 use crate::agent::sessions::{Call, Happened, What};
 use crate::dataplane::{Kernel, KernelError, TABLE_FULL};
 use crate::sources::chain;
 use crate::world::end_marker::EndMarker;
 use crate::world::programmed::{Editor, Kept, Planned, edit};
-use crate::world::tables::Tables;
+use crate::world::tables::{Operation, Tables};
 use crate::world::{Kind, Refusal};
 use netplane_client::v1::watch_response::Event as Watched;
 use netplane_client::v1::{
-    ApplyRequest, ApplyResponse, Change, DescribeResponse, Endpoint, Result as Outcome, SessionState, State,
-    Volume, change,
+    ApplyRequest, ApplyResponse, Change, DescribeResponse, Endpoint, Result as Outcome, Session,
+    SessionState, State, UsageReport, Volume, change,
 };
-use netplane_common::map::Counter;
+use netplane_common::map::{Counter, UsageKey};
 use std::collections::BTreeMap;
 use tonic::{Code, Status};
 
@@ -102,18 +103,22 @@ impl<K: Kernel> Core<K> {
             What::List(from, reply) => drop(reply.send(pod.map(|(pod, _)| self.list(&pod, from)))),
             What::Describe(reply) => drop(reply.send(pod.map(|(pod, _)| self.describe(pod)))),
             What::Watch(reply) => {
-                drop(reply.send(pod.map(|(pod, _)| (pod, self.happened.subscribe()))));
+                let watch = pod.map(|(pod, _)| {
+                    let held = self.usages.watch(&pod);
+                    (pod, self.happened.subscribe(), held)
+                });
+                drop(reply.send(watch));
             }
         }
     }
 
     fn apply(&mut self, pod: (&str, &str), request: ApplyRequest) -> ApplyResponse {
-        let Self { kernel, world, slots, compiled, programmed, current, .. } = self;
+        let Self { kernel, world, slots, compiled, programmed, current, usages, .. } = self;
         let mut kept: Vec<Kept> = Vec::with_capacity(request.changes.len());
         let (mut watched, mut markers) = (Vec::new(), Vec::new());
         let (results, found) = edit(world, slots, compiled, programmed, |editor| {
             let (kept, watched, markers) = (&mut kept, &mut watched, &mut markers);
-            let mut hands = Hands { kernel, current, kept, watched, markers };
+            let mut hands = Hands { kernel, current, usages, kept, watched, markers, reports: Vec::new() };
             let one = |it: Change| hands.change(editor, pod, request.generation, it);
             request.changes.into_iter().map(one).collect()
         });
@@ -174,7 +179,13 @@ impl<K: Kernel> Core<K> {
         let mut states = Vec::new();
         for (handle, resolved) in handles.iter().zip(resolved) {
             let Some(shown) = self.programmed.show(*handle) else { continue };
-            let volume = |counter: &Counter| Volume { packets: counter.packets, bytes: counter.bytes };
+            let mut usage = Vec::new();
+            let now = self.kernel.clock();
+            for urr in &shown.session.urrs {
+                let used = self.kernel.usage(&UsageKey { session: *handle, urr: urr.id });
+                let used = used.ok().flatten().map(|it| usage::in_all(&shown.session.id, urr, it, now));
+                usage.extend(used);
+            }
             let counters = self.kernel.session_counters(&[shown.uplink, shown.downlink]).unwrap_or_default();
             let state = match resolved {
                 Some(true) => State::Forwarding,
@@ -188,6 +199,7 @@ impl<K: Kernel> Core<K> {
                 reason: shown.problem.unwrap_or_default(),
                 uplink: counters.first().map(volume),
                 downlink: counters.get(1).map(volume),
+                usage,
             });
         }
         states
@@ -223,9 +235,12 @@ impl<K: Kernel> Core<K> {
 struct Hands<'h, K> {
     kernel: &'h mut K,
     current: &'h mut Tables,
+    usages: &'h mut Usages,
     kept: &'h mut Vec<Kept>,
     watched: &'h mut Vec<Watched>,
     markers: &'h mut Vec<EndMarker>,
+    /// Of URRs that the change at hand removes.
+    reports: Vec<UsageReport>,
 }
 
 impl<K: Kernel> Hands<'_, K> {
@@ -239,8 +254,14 @@ impl<K: Kernel> Hands<'_, K> {
         let done = match change.change {
             None => Err(Refusal::new(Kind::InvalidArgument, "change: is neither put nor delete nor sweep")),
             Some(change::Change::Put(session)) => {
+                let handle = editor.programmed().handle(pod.0, &session.id);
+                let old = handle.and_then(|it| editor.programmed().of_handle(it));
+                let old = old.map(|(_, it)| it).unwrap_or_default();
                 let planned = editor.put(pod, generation, &session, self.current);
                 planned.and_then(|it| self.carry_out(editor, it)).map(|()| {
+                    if let Some(handle) = editor.programmed().handle(pod.0, &session.id) {
+                        self.limit(handle, &old, &session);
+                    }
                     self.watched.push(Watched::Put(session.id));
                     0
                 })
@@ -257,9 +278,46 @@ impl<K: Kernel> Hands<'_, K> {
             }
         };
         match done {
-            Ok(removed) => Outcome { code: 0, message: String::new(), removed },
-            Err(refusal) => {
-                Outcome { code: code(refusal.kind).into(), message: refusal.to_string(), removed: 0 }
+            Ok(removed) => {
+                let usage_reports = std::mem::take(&mut self.reports);
+                let of_watch = usage_reports.iter().cloned().map(Watched::UsageReport);
+                self.watched.extend(of_watch);
+                Outcome { removed, usage_reports, ..Outcome::default() }
+            }
+            Err(refusal) => Outcome {
+                code: code(refusal.kind).into(),
+                message: refusal.to_string(),
+                ..Outcome::default()
+            },
+        }
+    }
+
+    /// Gives the URRs of a session that was put their limits.
+    fn limit(&mut self, handle: u32, old: &Session, new: &Session) {
+        for urr in &new.urrs {
+            let key = UsageKey { session: handle, urr: urr.id };
+            let before = old.urrs.iter().find(|it| it.id == urr.id);
+            let Ok(Some(used)) = self.kernel.usage(&key) else { continue };
+            // What is there is another URR's where no PDR had this one before.
+            let before = before.filter(|it| old.pdrs.iter().any(|pdr| pdr.urr_ids.contains(&it.id)));
+            let limits = usage::limits(urr, before, used, self.kernel.clock());
+            let operation = Operation::SetLimits { key, limits: Box::new(limits) };
+            for (_, error) in self.kernel.apply(&[operation]) {
+                tracing::error!(%error, "limits of a usage");
+            }
+            self.usages.follow(key, urr);
+        }
+    }
+
+    /// No packet counts any more for what goes.
+    fn last_reports(&mut self, editor: &Editor<'_, '_, '_, '_, '_>, planned: &Planned) {
+        for operation in &planned.after {
+            let Operation::DeleteUsage { key } = operation else { continue };
+            self.usages.forget(key);
+            let Some((_, session)) = editor.programmed().of_handle(key.session) else { continue };
+            let Some(urr) = session.urrs.iter().find(|it| it.id == key.urr) else { continue };
+            if let Ok(Some(used)) = self.kernel.usage(key) {
+                self.reports.push(usage::last_report(&session.id, urr, used, self.kernel.clock()));
             }
         }
     }
@@ -301,9 +359,17 @@ impl<K: Kernel> Hands<'_, K> {
         }
         // The old tunnel's element stays in `current` until the next compilation.
         self.markers.extend(planned.end_marker(self.current));
+        self.last_reports(editor, &planned);
+        for (_, error) in self.kernel.apply(&planned.after) {
+            tracing::error!(error = chain(&error), "rules of a session are left");
+        }
         self.kept.push(editor.commit(planned));
         Ok(())
     }
+}
+
+pub(super) fn volume(counter: &Counter) -> Volume {
+    Volume { packets: counter.packets, bytes: counter.bytes }
 }
 
 fn refused(error: &KernelError) -> Refusal {

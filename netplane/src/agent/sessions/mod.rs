@@ -15,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
@@ -42,7 +43,8 @@ pub(crate) enum What {
     /// At most so many sessions from a handle on; and the handle to go on with.
     List(u32, Reply<(Vec<v1::SessionState>, Option<u32>)>),
     Describe(Reply<v1::DescribeResponse>),
-    Watch(Reply<(String, broadcast::Receiver<Happened>)>),
+    /// With what is to be kept for as long as the watch lasts.
+    Watch(Reply<(String, broadcast::Receiver<Happened>, Arc<()>)>),
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Status>>;

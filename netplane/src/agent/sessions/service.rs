@@ -101,10 +101,10 @@ impl Sessions for Service {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let line = self.line(&request);
-        let (pod, events) = line.ask(request.into_inner().pod, What::Watch).await?;
-        let answers = stream::unfold((pod, events), |(pod, mut events)| async {
+        let watch = line.ask(request.into_inner().pod, What::Watch).await?;
+        let answers = stream::unfold(watch, |(pod, mut events, held)| async {
             let event = next(&pod, &mut events).await?;
-            Some((Ok(WatchResponse { event: Some(event) }), (pod, events)))
+            Some((Ok(WatchResponse { event: Some(event) }), (pod, events, held)))
         });
         Ok(Response::new(answers.boxed()))
     }

@@ -94,6 +94,7 @@ pub(super) fn verdict(
             (reason.name().to_owned(), format!("answered: {}", leaves(&master)))
         }
         Verdict::Unfinished => ("unfinished".to_owned(), "segmented by the kernel first".to_owned()),
+        Verdict::ToRules { .. } => ("unfinished".to_owned(), "its session's rules are asked".to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::compile::{Compilation, SessionView, half};
 use super::super::diff::writes;
 use super::super::directory::Directory;
 use super::super::end_marker::EndMarker;
-use super::super::entries::{Entries, Key};
+use super::super::entries::{Belongings, Entries, Key};
 use super::super::flat::Flat;
 use super::super::refusal::{Kind, Refusal};
 use super::super::rules;
@@ -16,6 +16,7 @@ use super::super::{Compiled, World};
 use super::follow::facts;
 use super::{Kept, Programmed, Record};
 use netplane_client::v1::Session;
+use netplane_common::map::{Rule, RuleKey, UsageKey, UsageLimits};
 use prost::Message;
 use std::net::IpAddr;
 
@@ -54,6 +55,8 @@ pub struct Planned {
     /// What the session's entries refer to; stays also if the session is refused.
     pub base: Vec<Operation>,
     pub operations: Vec<Operation>,
+    /// What nothing refers to any more when these are done.
+    pub after: Vec<Operation>,
     handle: u32,
     pod: (String, String),
     /// `None`: it goes.
@@ -68,6 +71,7 @@ struct New {
     session: Box<[u8]>,
     flat: Flat,
     entries: Entries,
+    turn: bool,
 }
 
 impl Planned {
@@ -110,16 +114,20 @@ impl Editor<'_, '_, '_, '_, '_> {
             self.must_be_free(pod.0, &flat, &key, handle)?;
         }
         let old = existing.and_then(|it| self.entries_of(it, pod.0));
-        let counters = self.programmed.counters(handle);
+        let mut counters = self.programmed.counters(handle);
+        counters.sets.turn = existing.is_some() && !counters.sets.turn;
         let (entries, _) = placed.entries(&mut self.this, &keys, counters)?;
         let mut operations = set(&entries, old.as_ref().map(|(_, it)| it));
+        let belonged = existing.map(|it| self.programmed.belongings(it)).unwrap_or_default();
+        let after = belonged.delete_without(&entries.belongings);
         let stale = old.iter().flat_map(|(_, it)| it.keys.iter());
         operations.extend(stale.filter(|it| !keys.iter().any(|key| key == *it)).map(delete));
         let session_bytes = session.encode_to_vec().into();
-        let new = New { id: session.id.clone(), generation, session: session_bytes, flat, entries };
+        let turn = counters.sets.turn;
+        let new = New { id: session.id.clone(), generation, session: session_bytes, flat, entries, turn };
         let base = self.base(current);
         let pod = (pod.0.to_owned(), pod.1.to_owned());
-        Ok(Planned { base, operations, handle, pod, new: Some(new), old })
+        Ok(Planned { base, operations, after, handle, pod, new: Some(new), old })
     }
 
     /// Removes a session; `None` if there is none with this handle.
@@ -129,7 +137,8 @@ impl Editor<'_, '_, '_, '_, '_> {
         let pod = (pod.name.clone(), pod.uid.clone());
         let old = self.entries_of(handle, &pod.0);
         let operations = old.iter().flat_map(|(_, it)| it.keys.iter()).map(delete).collect();
-        Some(Planned { base: Vec::new(), operations, handle, pod, new: None, old })
+        let after = self.programmed.belongings(handle).delete_without(&Belongings::default());
+        Some(Planned { base: Vec::new(), operations, after, handle, pod, new: None, old })
     }
 
     /// What has been planned is in the kernel. Returns what the journal must say.
@@ -150,13 +159,14 @@ impl Editor<'_, '_, '_, '_, '_> {
                 programmed.free.insert(planned.handle);
             }
             let (pod, uid) = planned.pod;
-            return Kept { handle: planned.handle, pod, uid, generation: 0, session: Vec::new() };
+            return Kept { handle: planned.handle, pod, uid, ..Kept::default() };
         };
         new.entries.keys.iter().for_each(|it| programmed.owners.insert(it, planned.handle));
         if let Ok(placed) = Placed::find(self.world, self.directory, &new.flat, &planned.pod.0) {
             programmed.need(&placed, true);
         }
-        let record = Record { pod, generation: new.generation, session: new.session, problem: None };
+        let New { generation, session, turn, .. } = new;
+        let record = Record { pod, generation, session, problem: None, turn };
         let kept = programmed.keep(planned.handle, &record);
         if place >= programmed.records.len() {
             programmed.records.push(None);
@@ -179,6 +189,10 @@ impl Editor<'_, '_, '_, '_, '_> {
         let new = planned.new.iter().flat_map(|it| it.entries.keys.iter());
         let mut operations: Vec<_> = new.filter(|it| !is_old(it)).map(delete).collect();
         operations.extend(old.iter().flat_map(|it| set(it, Some(it))));
+        let nothing = Belongings::default();
+        let kept = old.map_or(&nothing, |it| &it.belongings);
+        let new = planned.new.iter().flat_map(|it| it.entries.belongings.delete_without(kept));
+        operations.extend(new);
         operations
     }
 
@@ -305,6 +319,12 @@ impl Editor<'_, '_, '_, '_, '_> {
 /// Writes entries. Counters of a direction that was not there start at zero.
 pub(super) fn set(entries: &Entries, old: Option<&Entries>) -> Vec<Operation> {
     let mut operations = Vec::with_capacity(2);
+    let belongings = &entries.belongings;
+    operations.extend(belongings.meters.iter().map(|key| Operation::StartMeter { key: *key }));
+    let usage = |key: &UsageKey| Operation::StartUsage { key: *key, limits: Box::new(UsageLimits::NONE) };
+    operations.extend(belongings.usages.iter().map(usage));
+    let rule = |(key, rule): (&RuleKey, &Rule)| Operation::SetRule { key: *key, rule: Box::new(*rule) };
+    operations.extend(entries.rules.iter().map(rule));
     let was_up = old.is_some_and(|it| it.uplink.is_some() || it.uplink6.is_some());
     let was_down = old.is_some_and(|it| it.downlink.is_some());
     let mut new_counter = !was_up;

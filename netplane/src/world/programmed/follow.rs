@@ -4,7 +4,7 @@
 use super::super::compile::Compilation;
 use super::super::directory::Directory;
 use super::super::endpoint::Endpoint;
-use super::super::entries::{Entries, Key};
+use super::super::entries::{Belongings, Entries, Key};
 use super::super::rules;
 use super::super::session::Placed;
 use super::super::slots::Slots;
@@ -77,6 +77,11 @@ impl Programmed {
             for (key, _) in self.owners.of(of_dead) {
                 self.owners.remove(&key);
                 followed.operations.push(delete(key));
+            }
+            for handle in (0..u32::try_from(self.records.len()).unwrap_or(u32::MAX)).filter(|it| of_dead(*it))
+            {
+                let left = self.belongings(handle);
+                followed.operations.extend(left.delete_without(&Belongings::default()));
             }
             for (record, handle) in self.records.iter_mut().zip(0_u32..) {
                 if record.as_ref().is_some_and(|it| dead[usize::from(it.pod)]) {
@@ -159,6 +164,11 @@ impl Programmed {
                     }
                 },
             };
+            if problem.is_some() {
+                // What it has counted stays.
+                let own = self.belongings(handle);
+                own.usages.iter().for_each(|it| drop(current.usages.remove(it)));
+            }
             if let Some(record) = self.record_mut(handle) {
                 record.problem = problem.map(Into::into);
             }
@@ -208,6 +218,9 @@ fn write(entries: &Entries, current: &mut Tables, followed: &mut Followed) {
             Operation::SetDownlink6 { key, entry, .. } => {
                 current.downlink6.remove(key).as_ref() == Some(entry)
             }
+            Operation::StartMeter { key } => current.meters.remove(key),
+            Operation::StartUsage { key, .. } => current.usages.remove(key),
+            Operation::SetRule { key, rule } => current.rules.remove(key).as_ref() == Some(&**rule),
             _ => false,
         };
         if !is_there {

@@ -15,8 +15,9 @@ use self::owners::Owners;
 use super::AttachmentKey;
 use super::compile::Compilation;
 use super::endpoint::Endpoint;
-use super::entries::{Counters, Key, Keys};
+use super::entries::{Belongings, Counters, Key, Keys, Sets};
 use super::flat::Flat;
+use super::rules;
 use super::session::Placed;
 use crate::nad::fast_path::FastPath;
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -49,6 +50,7 @@ impl Limits {
         Counters {
             uplink: self.counters.saturating_sub(from_end),
             downlink: self.counters.saturating_sub(from_end + 1),
+            sets: Sets { session: handle, turn: false },
         }
     }
 
@@ -92,6 +94,8 @@ struct Record {
     session: Box<[u8]>,
     /// Why it is not in the tables.
     problem: Option<Box<str>>,
+    /// Which of its two sets of rules is in force.
+    turn: bool,
 }
 
 impl Record {
@@ -165,6 +169,9 @@ pub struct Kept {
     /// Empty: the session with this handle is gone.
     #[prost(bytes = "vec", tag = "5")]
     pub session: Vec<u8>,
+    /// Which of its two sets of rules is in force.
+    #[prost(bool, tag = "6")]
+    pub turn: bool,
 }
 
 /// A session for a reader.
@@ -210,7 +217,7 @@ impl Programmed {
         self.pods[usize::from(pod)].ids.insert(session.id.into(), handle);
         let problem = Some("not compiled yet".into());
         let (generation, session) = (kept.generation, kept.session.into());
-        self.records[place] = Some(Record { pod, generation, session, problem });
+        self.records[place] = Some(Record { pod, generation, session, problem, turn: kept.turn });
     }
 
     /// What a journal must hold.
@@ -227,6 +234,7 @@ impl Programmed {
             uid: pod.uid.clone(),
             generation: record.generation,
             session: record.session.to_vec(),
+            turn: record.turn,
         }
     }
 
@@ -267,6 +275,12 @@ impl Programmed {
         })
     }
 
+    /// A session and its pod.
+    pub fn of_handle(&self, handle: u32) -> Option<(String, Session)> {
+        let record = self.record(handle)?;
+        Some((self.pods[usize::from(record.pod)].name.clone(), record.decode()))
+    }
+
     /// Which session of the API has a key, for people.
     pub(super) fn holder(&self, key: &Key) -> Option<String> {
         let handle = self.owners.get(key)?;
@@ -299,11 +313,20 @@ impl Programmed {
     }
 
     fn counters(&self, handle: u32) -> Counters {
-        self.limits.counters_of(handle)
+        let counters = self.limits.counters_of(handle);
+        let turn = self.record(handle).is_some_and(|it| it.turn);
+        Counters { sets: Sets { turn, ..counters.sets }, ..counters }
+    }
+
+    /// What a session has beside its entries.
+    fn belongings(&self, handle: u32) -> Belongings {
+        let flat = self.record(handle).and_then(|it| rules::flat(&it.decode()).ok());
+        flat.map(|it| self.counters(handle).sets.belongings(&it)).unwrap_or_default()
     }
 
     /// Counts what a session needs of its endpoints, or counts it no more.
     fn need(&mut self, placed: &Placed<'_, '_, '_>, more: bool) {
+        placed.rules.iter().for_each(|it| self.need(&it.placed, more));
         let flat: &Flat = placed.flat;
         let step = |it: &mut u32| *it = if more { *it + 1 } else { it.saturating_sub(1) };
         let relay = flat.uplink.as_ref().and_then(|it| it.relay_peer());

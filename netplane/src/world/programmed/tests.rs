@@ -6,10 +6,12 @@ use super::super::tests::{Variant, attach, build, name, variant, world};
 use super::super::{Compiled, Kind, Slots, World, compile_beside};
 use super::{Editor, Kept, Limits, Programmed, edit};
 use netplane_client::Plain;
-use netplane_client::v1::{ApplyAction, Gate, Qer, Session};
-use netplane_common::map::{NextHop, SessionAction, UplinkEntry};
+use netplane_client::v1::{ApplyAction, FTeid, Gate, Qer, SdfFilter, Session, Urr, VolumeLimit};
+use netplane_common::map::{
+    DownlinkEntry, NextHop, SessionAction, UplinkEntry, downlink_flags, uplink_flags,
+};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const POD: &str = "core/upf-0";
 
@@ -67,7 +69,8 @@ impl Node {
                 other => return other,
             };
             base = planned.base.clone();
-            planned.base.iter().chain(&planned.operations).for_each(|it| kernel.apply(it));
+            let all = planned.base.iter().chain(&planned.operations).chain(&planned.after);
+            all.for_each(|it| kernel.apply(it));
             assert_eq!(editor.commit(*planned).pod, pod);
             Done::Nothing
         });
@@ -131,23 +134,50 @@ impl Node {
             })
         };
         let network = |it: u16| tables.networks.get(&it).cloned();
+        let rules_of = |has: bool, set: u32| {
+            let rules = tables.rules.iter().filter(|(key, _)| has && key.set == set);
+            let shown = rules.map(|(key, it)| {
+                let meters = it.meters.map(|it| (it.key.qer, it.rate));
+                // The other direction's half says nothing.
+                let (up, down) = match key.set & 1 {
+                    0 => (hop(it.uplink.next_hop4), None),
+                    _ => (None, hop(it.downlink.next_hop)),
+                };
+                let (way, qfi) = ((it.uplink.action, it.downlink.action), it.downlink.qfi);
+                (key.number, it.filter, meters, it.usages.map(|it| it.urr), up, down, way, qfi, it.limited)
+            });
+            shown.map(|it| format!("{it:?}")).collect::<Vec<_>>()
+        };
         let uplink = tables.uplink.iter().map(|(key, it)| {
-            let plain = UplinkEntry { network: 0, next_hop4: 0, next_hop6: 0, counter: 0, ..*it };
+            let plain = UplinkEntry { network: 0, next_hop4: 0, next_hop6: 0, counter: 0, rules: 0, ..*it };
+            let rules = rules_of(it.flags & uplink_flags::RULES != 0, it.rules);
             format!(
-                "{key:?} {plain:?} {:?} {:?} {:?}",
+                "{key:?} {plain:?} {:?} {:?} {:?} {rules:?}",
                 network(it.network),
                 hop(it.next_hop4),
                 hop(it.next_hop6)
             )
         });
         let downlink = tables.downlink4.iter().map(|(key, it)| {
-            let plain =
-                netplane_common::map::DownlinkEntry { network: 0, next_hop: 0, counter: 0, scope: 0, ..*it };
+            let plain = DownlinkEntry { network: 0, next_hop: 0, counter: 0, scope: 0, rules: 0, ..*it };
             let router = tables.routers.get(&it.scope);
-            format!("{key:?} {plain:?} {:?} {:?} {router:?}", network(it.network), hop(it.next_hop))
+            let rules = rules_of(it.flags & downlink_flags::RULES != 0, it.rules);
+            format!("{key:?} {plain:?} {:?} {:?} {router:?} {rules:?}", network(it.network), hop(it.next_hop))
         });
-        uplink.chain(downlink).collect()
+        uplink.chain(downlink).chain([left_over(tables)]).collect()
     }
+}
+
+/// Rules that no entry names; they are removed with the change that lets go of them.
+fn left_over(tables: &Tables) -> String {
+    let up = tables.uplink.values().filter(|it| it.flags & uplink_flags::RULES != 0).map(|it| it.rules);
+    let down =
+        tables.downlink4.values().filter(|it| it.flags & downlink_flags::RULES != 0).map(|it| it.rules);
+    let named: BTreeSet<u32> = up.chain(down).collect();
+    let left = tables.rules.keys().filter(|it| !named.contains(&it.set)).count();
+    let used: BTreeSet<_> =
+        tables.rules.values().flat_map(|it| it.usages.into_iter().take(it.n_usages.into())).collect();
+    format!("{left} rules, {} meters, {} usages too many", 0, tables.usages.difference(&used).count())
 }
 
 enum Done {
@@ -185,7 +215,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0_u32..12, 0_u64..3, 0_u8..4).prop_map(|(number, generation, kind)| Step::Put(number, generation, kind)),
+        6 => (0_u32..12, 0_u64..3, 0_u8..8).prop_map(|(number, generation, kind)| Step::Put(number, generation, kind)),
         2 => (0_u32..12).prop_map(Step::Delete),
         1 => (0_u64..3).prop_map(Step::Sweep),
         2 => variant().prop_map(Step::World),
@@ -194,9 +224,31 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn put_of(number: u32, kind: u8) -> Session {
-    let peer = ["10.30.0.10", "10.30.0.11", "", "10.30.0.10"][usize::from(kind)];
+    let peer = ["10.30.0.10", "10.30.0.11", "", "10.30.0.10"][usize::from(kind % 4)];
     let qfi = (kind != 3).then_some(7);
-    Plain { peer: peer.to_owned(), qfi, ..plain(number) }.session(format!("s{number}"))
+    let mut session = Plain { peer: peer.to_owned(), qfi, ..plain(number) }.session(format!("s{number}"));
+    if kind >= 4 {
+        with_rules(&mut session, kind);
+    }
+    session
+}
+
+/// A flow of its own each way, a rate for the session, and a usage.
+fn with_rules(session: &mut Session, kind: u8) {
+    let mut flows = session.pdrs.clone();
+    for (flow, id) in flows.iter_mut().zip(11..) {
+        let flow_description = format!("permit out 17 from any 53,{} to assigned", 1000 + u32::from(kind));
+        let sdf = SdfFilter { flow_description, ..SdfFilter::default() };
+        flow.pdi.as_mut().expect("a PDI").sdf_filters.push(sdf);
+        (flow.id, flow.precedence, flow.qer_ids) = (id, 5, vec![8]);
+    }
+    session.qers.push(Qer { id: 8, qfi: Some(5), uplink_mbr: Some(1000), ..Qer::default() });
+    session.pdrs.extend(flows);
+    if kind > 5 {
+        let volume_quota = Some(VolumeLimit { total: Some(99), ..VolumeLimit::default() });
+        session.urrs = vec![Urr { id: 4, volume: true, volume_quota, ..Urr::default() }];
+        session.pdrs.iter_mut().for_each(|it| it.urr_ids = vec![4]);
+    }
 }
 
 proptest! {
@@ -350,11 +402,38 @@ fn what_the_kernel_refuses_is_undone() {
 }
 
 #[test]
+fn a_change_of_rules_is_a_new_set_and_can_be_undone() {
+    let mut node = Node::new(world(&[]));
+    node.put(POD, 1, &put_of(0, 4)).expect("a session");
+    let before = node.kernel.clone();
+    // Two filters and the rest, each way.
+    assert_eq!((before.rules.len(), before.meters.len(), before.usages.len()), (6, 1, 0));
+    let set = |it: &Tables| it.uplink.values().next().map(|it| it.rules);
+    let uid = format!("uid of {POD}");
+    let Node { world, slots, compiled, programmed, current, kernel } = &mut node;
+    let (planned, _) = edit(world, slots, compiled, programmed, |editor| {
+        editor.put((POD, &uid), 2, &put_of(0, 6), current).expect("a plan")
+    });
+    planned.operations.iter().for_each(|it| kernel.apply(it));
+    assert_ne!(set(kernel), set(&before));
+    Editor::undo(&planned).iter().for_each(|it| kernel.apply(it));
+    assert_eq!(*kernel, before);
+
+    node.put(POD, 2, &put_of(0, 6)).expect("a session");
+    assert_eq!((node.kernel.rules.len(), node.kernel.usages.len()), (6, 1));
+    node.put(POD, 2, &put_of(0, 0)).expect("a plain one");
+    assert_eq!((node.kernel.rules.len(), node.kernel.meters.len(), node.kernel.usages.len()), (0, 0, 0));
+    assert!(node.kernel.uplink.values().all(|it| it.flags & uplink_flags::RULES == 0));
+    node.put(POD, 2, &put_of(0, 7)).expect("a session");
+    node.delete("s0");
+    assert_eq!((node.kernel.rules.len(), node.kernel.meters.len(), node.kernel.usages.len()), (0, 0, 0));
+}
+
+#[test]
 fn gates_and_drop_are_drops() {
     let mut node = Node::new(world(&[]));
     let mut closed = session(0);
-    closed.qers =
-        vec![Qer { id: 1, uplink_gate: Gate::Open.into(), downlink_gate: Gate::Closed.into(), qfi: Some(9) }];
+    closed.qers = vec![Qer { id: 1, downlink_gate: Gate::Closed.into(), qfi: Some(9), ..Qer::default() }];
     node.put(POD, 1, &closed).expect("a session");
     let entry = node.kernel.downlink4.values().next().expect("a downlink");
     assert_eq!(entry.action, SessionAction::Drop as u8);
@@ -469,12 +548,13 @@ fn rules_that_cannot_be_are_refused_by_name() {
         ),
         (
             &|it| {
-                let mut more = it.pdrs[1].clone();
+                let mut more = it.pdrs[0].clone();
                 (more.id, more.precedence) = (3, 200);
+                more.pdi.as_mut().expect("a PDI").local_f_teid = Some(FTeid { teid: 9, ..FTeid::default() });
                 it.pdrs.push(more);
             },
             Kind::Unimplemented,
-            "PDR 3: source_interface: PDR 2 is from the core side",
+            "PDR 3: its network or F-TEID is another",
         ),
     ];
     for (change, kind, part) in cases {
