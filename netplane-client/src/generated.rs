@@ -90,12 +90,23 @@ pub struct ToSTrafficClass {
 /// F-TEID (§8.2.3).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FTeid {
-    /// 1 to 4294967295.
+    /// 1 to 4294967295; with `choose`, 0.
     #[prost(uint32, tag = "1")]
     pub teid: u32,
     /// An address of the pod on the network; empty: all that it has there.
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
+    /// CHOOSE: the agent gives a TEID that is free and that nobody can guess. A session that is put again keeps it.
+    #[prost(bool, tag = "3")]
+    pub choose: bool,
+}
+/// Created PDR (§7.5.3.2).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreatedPdr {
+    #[prost(uint32, tag = "1")]
+    pub pdr_id: u32,
+    #[prost(message, optional, tag = "2")]
+    pub local_f_teid: ::core::option::Option<FTeid>,
 }
 /// Forwarding Action Rule (§7.5.2.3).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -266,6 +277,9 @@ pub struct Result {
     /// Last reports of URRs that have gone.
     #[prost(message, repeated, tag = "4")]
     pub usage_reports: ::prost::alloc::vec::Vec<UsageReport>,
+    /// F-TEIDs that were chosen.
+    #[prost(message, repeated, tag = "5")]
+    pub created_pdrs: ::prost::alloc::vec::Vec<CreatedPdr>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {
@@ -356,7 +370,7 @@ pub struct WatchRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchResponse {
-    #[prost(oneof = "watch_response::Event", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "watch_response::Event", tags = "1, 2, 3, 4, 5")]
     pub event: ::core::option::Option<watch_response::Event>,
 }
 /// Nested message and enum types in `WatchResponse`.
@@ -374,7 +388,26 @@ pub mod watch_response {
         /// A limit of a URR is reached. While nobody watches there are no reports: what is used meanwhile is in the next.
         #[prost(message, tag = "4")]
         UsageReport(super::UsageReport),
+        #[prost(message, tag = "5")]
+        Gtpu(super::GtpuEvent),
     }
+}
+/// A GTP-U message to an endpoint of the pod. The pod gets the message as well, unless the network's metadata says
+/// otherwise. Of very many at a time some are left out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GtpuEvent {
+    #[prost(enumeration = "GtpuEventKind", tag = "1")]
+    pub kind: i32,
+    /// `namespace/name` of the NAD.
+    #[prost(string, tag = "2")]
+    pub network_instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub local_address: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub peer_address: ::prost::alloc::string::String,
+    /// Local TEID; of an Error Indication, the peer's TEID that it does not know; of an Echo Response, 0.
+    #[prost(uint32, tag = "5")]
+    pub teid: u32,
 }
 /// Source and destination interface (§8.2.2, §8.2.24).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -536,6 +569,44 @@ impl State {
             "STATE_FORWARDING" => Some(Self::Forwarding),
             "STATE_NEXT_HOP_UNRESOLVED" => Some(Self::NextHopUnresolved),
             "STATE_NOT_PROGRAMMED" => Some(Self::NotProgrammed),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum GtpuEventKind {
+    Unspecified = 0,
+    /// A G-PDU that no session takes.
+    UnknownTeid = 1,
+    /// A session's tunnel has had its last packet (TS 29.281 §7.3.2).
+    EndMarker = 2,
+    ErrorIndication = 3,
+    /// The peer is there: an answer to what the pod has asked.
+    EchoResponse = 4,
+}
+impl GtpuEventKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "GTPU_EVENT_KIND_UNSPECIFIED",
+            Self::UnknownTeid => "GTPU_EVENT_KIND_UNKNOWN_TEID",
+            Self::EndMarker => "GTPU_EVENT_KIND_END_MARKER",
+            Self::ErrorIndication => "GTPU_EVENT_KIND_ERROR_INDICATION",
+            Self::EchoResponse => "GTPU_EVENT_KIND_ECHO_RESPONSE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "GTPU_EVENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "GTPU_EVENT_KIND_UNKNOWN_TEID" => Some(Self::UnknownTeid),
+            "GTPU_EVENT_KIND_END_MARKER" => Some(Self::EndMarker),
+            "GTPU_EVENT_KIND_ERROR_INDICATION" => Some(Self::ErrorIndication),
+            "GTPU_EVENT_KIND_ECHO_RESPONSE" => Some(Self::EchoResponse),
             _ => None,
         }
     }

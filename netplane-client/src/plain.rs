@@ -13,7 +13,7 @@ pub struct Plain {
     pub access: String,
     /// `namespace/name` of the data network's NAD.
     pub data: String,
-    /// Local TEID of the uplink.
+    /// Local TEID of the uplink; 0: the agent gives one, which [`crate::Client::get`] shows.
     pub teid: u32,
     /// The address at which the tunnel ends; empty: all that the pod has on the network.
     pub local: String,
@@ -34,7 +34,11 @@ impl Plain {
             pdi: Some(Pdi {
                 source_interface: Interface::Access.into(),
                 network_instance: self.access.clone(),
-                local_f_teid: Some(FTeid { teid: self.teid, address: self.local.clone() }),
+                local_f_teid: Some(FTeid {
+                    teid: self.teid,
+                    address: self.local.clone(),
+                    choose: self.teid == 0,
+                }),
                 ue_ip_addresses: self.ue.clone(),
                 ..Pdi::default()
             }),

@@ -1,8 +1,8 @@
 //! The lookups that the decision needs. BPF maps implement them in the kernel, ordered maps in tests.
 
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterUse, NextHop, PeerKey,
-    RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, GtpuEvent, MeterUse, NextHop,
+    PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
 };
 
 /// The tables of one node.
@@ -23,6 +23,9 @@ pub trait Tables {
     fn route(&self, key: &RouteKey) -> Option<u32>;
     /// Tells the agent that an on-link neighbour is wanted.
     fn want_neighbour(&self, key: &RouteKey);
+
+    /// Tells the agent of a message. Not of each, where there are very many.
+    fn tell(&self, event: &GtpuEvent);
 
     /// A data endpoint as the users' router.
     fn router(&self, scope: u32) -> Option<&Router>;

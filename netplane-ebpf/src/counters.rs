@@ -48,10 +48,14 @@ pub(crate) fn count_drop<C: EbpfContext>(ctx: &C, verdict: Packed, bytes: usize)
     }
 }
 
-/// Takes one from this CPU's budget of answers. The clock is read only where a window's budget is used up.
+/// Elements of the budgets: our own packets, and events of messages.
+pub(crate) const ANSWERS: u32 = 0;
+pub(crate) const EVENTS: u32 = 1;
+
+/// Takes one from a budget of this CPU. The clock is read only where a window's budget is used up.
 #[inline(always)]
-pub(crate) fn take_answer() -> bool {
-    let Some(budget) = maps::ANSWERS.get_ptr_mut(0) else {
+pub(crate) fn take(of: u32) -> bool {
+    let Some(budget) = maps::ANSWERS.get_ptr_mut(of) else {
         return false;
     };
     // SAFETY: as in `add`; the helper has no arguments.

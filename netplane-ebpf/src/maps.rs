@@ -32,9 +32,9 @@ pub(crate) static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1 << 16, 0
 pub(crate) static ROUTES: LpmTrie<RouteKey, u32> = LpmTrie::with_max_entries(1 << 16, 0);
 #[map]
 pub(crate) static ROUTERS: Array<Router> = Array::with_max_entries(MAX_ENDPOINTS, 0);
-/// One element: what is left of our own packets (ICMP and the like) in the current window.
+/// What is left in the current window, of our own packets (ICMP and the like), and of events of messages.
 #[map]
-pub(crate) static ANSWERS: PerCpuArray<AnswerBudget> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static ANSWERS: PerCpuArray<AnswerBudget> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 pub(crate) static PEERS: LpmTrie<PeerKey, u8> = LpmTrie::with_max_entries(1 << 12, 0);
 #[map]

@@ -2,8 +2,9 @@
 
 use crate::maps;
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, MeterUse,
-    NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, GtpuEvent,
+    MeterUse, NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6,
+    UsageKey,
 };
 use netplane_common::tables::Tables;
 
@@ -69,13 +70,21 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn tell(&self, event: &GtpuEvent) {
+        // Nobody floods the agent, nor other events.
+        if crate::counters::take(crate::counters::EVENTS) {
+            let _ = maps::EVENTS.output::<GtpuEvent>(event, 0);
+        }
+    }
+
+    #[inline(always)]
     fn router(&self, scope: u32) -> Option<&Router> {
         maps::ROUTERS.get(scope)
     }
 
     #[inline(always)]
     fn may_answer(&self) -> bool {
-        crate::counters::take_answer()
+        crate::counters::take(crate::counters::ANSWERS)
     }
 
     #[inline(always)]

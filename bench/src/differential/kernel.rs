@@ -310,8 +310,7 @@ impl Kernel {
         let mut events: RingBuf<&mut MapData> = map(&mut self.ebpf, "EVENTS")?;
         let mut wanted = Vec::new();
         while let Some(item) = events.next() {
-            let event =
-                Event::read_from_bytes(&item).map_err(|_| anyhow::anyhow!("an event of another size"))?;
+            let Ok(event) = Event::read_from_bytes(&item) else { continue };
             if event.kind == EventKind::NeighbourWanted as u32 {
                 wanted.push(RouteKey { scope: event.scope, destination: event.address });
             }

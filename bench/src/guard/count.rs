@@ -6,8 +6,8 @@ use crate::measure::{Path, Scenario};
 use netplane_common::decide::decide;
 use netplane_common::frame::{Frame, SliceFrame};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterUse, NextHop, PeerKey,
-    RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, GtpuEvent, MeterUse, NextHop,
+    PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
 };
 use netplane_common::tables::Tables;
 use netplane_common::testing::cases::{self, Case};
@@ -76,6 +76,11 @@ impl Tables for Counted<'_, &MapTables> {
     fn want_neighbour(&self, key: &RouteKey) {
         self.note("events");
         self.inner.want_neighbour(key);
+    }
+
+    fn tell(&self, event: &GtpuEvent) {
+        self.note("events");
+        self.inner.tell(event);
     }
 
     fn router(&self, scope: u32) -> Option<&Router> {

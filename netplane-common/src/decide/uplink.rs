@@ -5,15 +5,15 @@ use super::rules::{self, Dues};
 use super::{Arrival, Way, icmp, not_forwarded, reachable, relay, resolved, signalling, unfinished, way_out};
 use crate::frame::Frame;
 use crate::map::{
-    EndpointKey, NO_INDEX, NextHop, PeerKey, RouteKey, SessionAction, UnknownTeid, UplinkEntry,
-    endpoint_flags, uplink_flags,
+    EndpointKey, EventKind, GtpuEvent, NO_INDEX, NextHop, PeerKey, RouteKey, SessionAction, UnknownTeid,
+    UplinkEntry, endpoint_flags, uplink_flags,
 };
 use crate::parse::{payload_offset, qfi};
 use crate::rewrite;
 use crate::tables::Tables;
 use crate::verdict::{Packed, Reason};
 use crate::wire::Be32;
-use crate::wire::gtpu::{Gtpu, message};
+use crate::wire::gtpu::{Gtpu, GtpuOptional, element, message};
 use crate::wire::ip::{Ipv4, Ipv6, ecn, is_not_routable4, is_not_routable6, mapped, prefix64};
 use crate::wire::udp::Udp;
 
@@ -135,7 +135,14 @@ pub(super) fn session<F: Frame, T: Tables, D: Dues>(
     match SessionAction::from_number(entry.action) {
         SessionAction::Drop => Err(Reason::SessionDrop),
         SessionAction::Relay => relay::forward(frame, tables, arrival, entry, packet, dues),
-        SessionAction::Forward if packet.gtpu.message == message::END_MARKER => Err(Reason::PassSignalling),
+        // The tunnel ends at the pod: as other messages to it.
+        SessionAction::Forward if packet.gtpu.message == message::END_MARKER => {
+            if F::FORWARDS && F::PLAIN {
+                Ok(unclaimed(frame, tables, &arrival, Reason::PassSignalling).unwrap_or(Packed::PASS))
+            } else {
+                Err(Reason::PassSignalling)
+            }
+        }
         SessionAction::Forward => decapsulate(frame, tables, arrival, entry, packet, dues),
     }
 }
@@ -389,6 +396,10 @@ fn no_session<F: Frame, T: Tables, O: Received>(
     let at = arrival.l3 + O::LEN + Udp::LEN;
     let gtpu: Gtpu = frame.load(at)?;
     let packet = Request { arrival, outer, udp, gtpu, at };
+    // The program that answers decides a second time.
+    if F::FORWARDS {
+        tell(frame, tables, &packet, u32::from(entry.network), reason);
+    }
     let outcome = match reason {
         Reason::PassSignalling
             if gtpu.message == message::ECHO_REQUEST && entry.flags & endpoint_flags::ECHO != 0 =>
@@ -419,6 +430,36 @@ fn no_session<F: Frame, T: Tables, O: Received>(
         reason => not_forwarded(entry.network, reason),
     };
     Some(outcome)
+}
+
+/// Tells the agent of a message that its pod's control plane may have to do something about.
+#[inline(always)]
+fn tell<F: Frame, T: Tables, O: Received>(
+    frame: &F,
+    tables: &T,
+    packet: &Request<O>,
+    network: u32,
+    reason: Reason,
+) {
+    let kind = match (reason, packet.gtpu.message) {
+        (Reason::PassUnknownTeid, _) => EventKind::UnknownTeid,
+        (_, message::END_MARKER) => EventKind::EndMarker,
+        (_, message::ERROR_INDICATION) => EventKind::ErrorIndication,
+        (_, message::ECHO_RESPONSE) => EventKind::EchoResponse,
+        _ => return,
+    };
+    let mut teid = packet.gtpu.teid;
+    if matches!(kind, EventKind::ErrorIndication) {
+        // The first element, in ascending order of types (TS 29.281 §8.1).
+        let optional = if packet.gtpu.has_optional() { GtpuOptional::LEN } else { 0 };
+        let at = packet.at + Gtpu::LEN + optional;
+        match (frame.load::<u8>(at), frame.load::<Be32>(at + 1)) {
+            (Some(element::TEID_DATA_I), Some(it)) => teid = it,
+            _ => return,
+        }
+    }
+    let (local, peer) = (packet.outer.destination(), packet.outer.source());
+    tables.tell(&GtpuEvent { kind: kind as u32, network, teid, reserved: 0, local, peer });
 }
 
 /// A message that is answered, with its headers and the offset of GTP-U's.

@@ -15,7 +15,7 @@ pub use counters::{
     AnswerBudget, Counter, NETWORK_COUNTERS_STRIDE, NETWORK_NAME_MAX, NetworkName, network_counter_index,
 };
 pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, PodKey, UnknownTeid, endpoint_flags};
-pub use event::{Event, EventKind};
+pub use event::{Event, EventKind, GtpuEvent};
 pub use failure::{Failure, FailureKey};
 pub use next_hop::{LookedUp, NextHop, NextHopState, OffloadWire, RouteKey, Router, next_hop_flags};
 pub use rule::{

@@ -50,6 +50,7 @@ fn run<F: Frame>(tables: &MapTables, frame: &mut F, bytes: fn(&F) -> &[u8]) -> P
     tables.meters.swap(&meters);
     tables.usages.swap(&usages);
     tables.reached.borrow_mut().clear();
+    tables.told.borrow_mut().clear();
     Passage { verdict, out, counted: tables.counters.take(), wanted: tables.wanted.take() }
 }
 

@@ -1,9 +1,9 @@
 //! Tables in memory, and the numbers that cases and benches share.
 
 use crate::map::{
-    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey, MeterUse,
-    NextHop, PeerKey, Rate, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage,
-    UsageKey, UsageLimits,
+    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, GtpuEvent, MeterKey,
+    MeterUse, NextHop, PeerKey, Rate, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6,
+    Usage, UsageKey, UsageLimits,
 };
 use crate::tables::Tables;
 use crate::wire::{Be32, ip};
@@ -43,6 +43,7 @@ pub struct MapTables {
     pub routers: BTreeMap<u32, Router>,
     pub counters: RefCell<BTreeMap<u32, Counter>>,
     pub wanted: RefCell<Vec<RouteKey>>,
+    pub told: RefCell<Vec<GtpuEvent>>,
     pub rules: BTreeMap<RuleKey, Rule>,
     /// States in ticks; the clock is `now`, in nanoseconds, and stands still by itself.
     pub meters: RefCell<BTreeMap<MeterKey, u64>>,
@@ -96,6 +97,10 @@ impl Tables for MapTables {
 
     fn want_neighbour(&self, key: &RouteKey) {
         self.wanted.borrow_mut().push(*key);
+    }
+
+    fn tell(&self, event: &GtpuEvent) {
+        self.told.borrow_mut().push(*event);
     }
 
     fn router(&self, scope: u32) -> Option<&Router> {

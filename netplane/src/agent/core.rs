@@ -1,5 +1,6 @@
 //! The loop's state: the world, what is in the kernel, and what is wrong.
 
+mod choose;
 mod sessions;
 mod upkeep;
 mod usage;
@@ -22,7 +23,7 @@ use super::totals::Totals;
 use super::trace::{self, Query, Traced};
 use super::{AgentError, status};
 use crate::attach::record::{AttachmentRecord, PodRef};
-use crate::dataplane::{Kernel, KernelError};
+use crate::dataplane::{Kernel, KernelError, Raised};
 use crate::nad::dir::Loaded;
 use crate::nad::fast_path::{FAST_PATH_ANNOTATION, FastPath};
 use crate::nad::{Nad, NetworkName};
@@ -424,16 +425,23 @@ impl<K: Kernel> Core<K> {
         }
     }
 
-    /// Neighbours that packets have asked for, each once.
+    /// Neighbours that packets have asked for, each once, and what watchers want to know.
     pub(super) fn drain_events(&mut self) {
         let mut wanted = BTreeSet::new();
-        for event in self.kernel.drain_events() {
-            if event.kind == EventKind::NeighbourWanted as u32 {
-                wanted.insert((event.scope, ip::unmapped(event.address)));
-            } else if event.kind == EventKind::UsageReached as u32 {
-                self.usages.reached(UsageKey { session: event.scope, urr: event.address[0].get() });
+        let mut messages = BTreeSet::new();
+        for raised in self.kernel.drain_events() {
+            match raised {
+                Raised::Event(it) if it.kind == EventKind::NeighbourWanted as u32 => {
+                    wanted.insert((it.scope, ip::unmapped(it.address)));
+                }
+                Raised::Event(it) if it.kind == EventKind::UsageReached as u32 => {
+                    self.usages.reached(UsageKey { session: it.scope, urr: it.address[0].get() });
+                }
+                Raised::Event(_) => {}
+                Raised::Gtpu(it) => drop(messages.insert(it)),
             }
         }
+        messages.iter().for_each(|it| self.tell(it));
         self.report_usage();
         for (scope, address) in wanted {
             if let Some((from, ifindex)) = self.compiled.scopes.get(&scope) {

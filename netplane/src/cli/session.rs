@@ -54,8 +54,8 @@ struct AddArguments {
     /// NAD of the data network: namespace/name.
     #[arg(long)]
     data: String,
-    /// Local TEID, also as 0x1001.
-    #[arg(long, value_parser = super::trace::teid)]
+    /// Local TEID, also as 0x1001; without it the agent gives one.
+    #[arg(long, value_parser = super::trace::teid, default_value = "0")]
     teid: u32,
     /// The address at which the tunnel ends; all of the pod's on the network, if not given.
     #[arg(long, default_value = "")]
@@ -128,6 +128,14 @@ async fn call(mut client: Client, pod: String, verb: Verb) -> Result<()> {
                     Some(watch_response::Event::Put(id)) => println!("put {id}"),
                     Some(watch_response::Event::Deleted(id)) => println!("deleted {id}"),
                     Some(watch_response::Event::Lost(events)) => println!("lost {events}"),
+                    Some(watch_response::Event::Gtpu(it)) => println!(
+                        "{} on {} at {} from {}, TEID {:#x}",
+                        it.kind().as_str_name().trim_start_matches("GTPU_EVENT_KIND_").to_lowercase(),
+                        it.network_instance,
+                        it.local_address,
+                        it.peer_address,
+                        it.teid
+                    ),
                     Some(watch_response::Event::UsageReport(it)) => println!("usage {}", report(&it)),
                     None => {}
                 }

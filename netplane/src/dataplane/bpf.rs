@@ -7,12 +7,14 @@ use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
 use super::sizes::{self, DEFAULT_RULES, DEFAULT_SESSIONS};
 use super::upgrade::Upgrade;
-use super::{Attached, Kernel, KernelError, Left, LoadError, Lost, Statistics, load_xdp, read_back};
+use super::{
+    Attached, Kernel, KernelError, Left, LoadError, Lost, Raised, Statistics, load_xdp, read_back,
+};
 use crate::world::tables::{Operation, Tables};
 use aya::maps::MapError;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use netplane_common::map::{Counter, Event, Usage, UsageKey, UsageLimits, network_counter_index};
+use netplane_common::map::{Counter, Event, GtpuEvent, Usage, UsageKey, UsageLimits, network_counter_index};
 use netplane_common::verdict::Reason;
 use nix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -212,11 +214,12 @@ impl Kernel for BpfKernel {
         u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn drain_events(&mut self) -> Vec<Event> {
+    fn drain_events(&mut self) -> Vec<Raised> {
         self.logger.flush();
         let mut events = Vec::new();
         while let Some(item) = self.maps.events.next() {
-            events.extend(Event::read_from_bytes(&item).ok());
+            events.extend(Event::read_from_bytes(&item).ok().map(Raised::Event));
+            events.extend(GtpuEvent::read_from_bytes(&item).ok().map(Raised::Gtpu));
         }
         events
     }

@@ -2,7 +2,7 @@
 
 use super::Statistics;
 use crate::world::tables::{Operation, Tables};
-use netplane_common::map::{Counter, Event, FailureKey, Usage, UsageKey, UsageLimits};
+use netplane_common::map::{Counter, Event, FailureKey, GtpuEvent, Usage, UsageKey, UsageLimits};
 use std::collections::BTreeMap;
 
 /// What went wrong with one operation. The rest of a batch is still applied.
@@ -72,6 +72,13 @@ pub struct Lost {
     pub note: Option<String>,
 }
 
+/// An event of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raised {
+    Event(Event),
+    Gtpu(GtpuEvent),
+}
+
 /// The kernel's side of the fast path. `dataplane::bpf` is the real one; tests use a double.
 pub trait Kernel: Send {
     /// For a start that takes over pins. `networks` and all indices are as they were.
@@ -113,7 +120,7 @@ pub trait Kernel: Send {
     fn clock(&self) -> u64;
 
     /// Events that the programs raised since the last call, oldest first.
-    fn drain_events(&mut self) -> Vec<Event>;
+    fn drain_events(&mut self) -> Vec<Raised>;
 
     /// How the kernel says that a master is attached.
     fn attached(&mut self, ifindex: u32) -> Attached;

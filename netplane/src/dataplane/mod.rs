@@ -15,7 +15,7 @@ mod upgrade;
 
 pub use bpf::BpfKernel;
 pub use fragments::Fragments;
-pub use kernel::{Attached, AttachedMode, Kernel, KernelError, Left, Lost, TABLE_FULL};
+pub use kernel::{Attached, AttachedMode, Kernel, KernelError, Left, Lost, Raised, TABLE_FULL};
 pub use programs::{LoadError, TC_LOCAL_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp};
 pub use sizes::{DEFAULT_RULES, DEFAULT_SESSIONS};
 pub use statistics::Statistics;

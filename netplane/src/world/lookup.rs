@@ -4,8 +4,8 @@
 use super::tables::Tables;
 use ipnet::IpNet;
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterUse, NextHop, PeerKey,
-    RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, GtpuEvent, MeterUse, NextHop,
+    PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
 };
 use netplane_common::tables;
 use netplane_common::wire::{Be32, ip};
@@ -57,6 +57,8 @@ impl tables::Tables for Lookup<'_> {
     }
 
     fn want_neighbour(&self, _: &RouteKey) {}
+
+    fn tell(&self, _: &GtpuEvent) {}
 
     fn router(&self, scope: u32) -> Option<&Router> {
         self.0.routers.get(&scope)

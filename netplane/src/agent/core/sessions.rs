@@ -1,7 +1,7 @@
 //! The loop's side of the session API: who may touch what, and changes carried out one after the other.
 
 use super::usage::Usages;
-use super::{Core, usage};
+use super::{Core, choose, usage};
 use crate::agent::sessions::caller::Caller;
 use crate::agent::sessions::{Call, Happened, What};
 use crate::dataplane::{Kernel, KernelError, TABLE_FULL};
@@ -9,13 +9,15 @@ use crate::sources::chain;
 use crate::world::end_marker::EndMarker;
 use crate::world::programmed::{Editor, Kept, Planned, edit};
 use crate::world::tables::{Operation, Tables};
-use crate::world::{Kind, Refusal};
+use crate::world::{EndpointView, Kind, NetworkView, Refusal};
 use netplane_client::v1::watch_response::Event as Watched;
+use netplane_client::v1::{self, GtpuEventKind};
 use netplane_client::v1::{
     ApplyRequest, ApplyResponse, Change, DescribeResponse, Endpoint, Result as Outcome, Session,
     SessionState, State, UsageReport, Volume, change,
 };
-use netplane_common::map::{Counter, UsageKey};
+use netplane_common::map::{Counter, EventKind, GtpuEvent, UsageKey};
+use netplane_common::wire::ip;
 use std::collections::BTreeMap;
 use tonic::{Code, Status};
 
@@ -143,6 +145,38 @@ impl<K: Kernel> Core<K> {
         ApplyResponse { results }
     }
 
+    /// Tells those who watch the pod of a message to one of its endpoints.
+    pub(super) fn tell(&self, it: &GtpuEvent) {
+        if self.happened.receiver_count() == 0 {
+            return;
+        }
+        let kind = [
+            (EventKind::UnknownTeid, GtpuEventKind::UnknownTeid),
+            (EventKind::EndMarker, GtpuEventKind::EndMarker),
+            (EventKind::ErrorIndication, GtpuEventKind::ErrorIndication),
+            (EventKind::EchoResponse, GtpuEventKind::EchoResponse),
+        ];
+        let kind = kind.iter().find(|(kind, _)| *kind as u32 == it.kind).map(|(_, kind)| *kind);
+        let is_network = |view: &&NetworkView| view.index.map(u32::from) == Some(it.network);
+        let network = self.compiled.networks.iter().find(is_network).map(|it| &it.name);
+        let Some((kind, network)) = kind.zip(network) else { return };
+        let local = ip::unmapped(it.local);
+        let has = |view: &&EndpointView| {
+            view.network == *network && view.addresses.iter().any(|address| address.addr() == local)
+        };
+        let Some(endpoint) = self.compiled.endpoints.iter().find(has) else { return };
+        let name = &endpoint.pod;
+        let pod = name.strip_prefix("pod ").or(name.strip_prefix("container ")).unwrap_or(name).to_owned();
+        let event = Watched::Gtpu(v1::GtpuEvent {
+            kind: kind.into(),
+            network_instance: network.to_string(),
+            local_address: local.to_string(),
+            peer_address: ip::unmapped(it.peer).to_string(),
+            teid: it.teid.get(),
+        });
+        let _ = self.happened.send(Happened { pod, event });
+    }
+
     /// For the next agent. If that fails, the sessions are forwarded, and are lost when the agent starts anew.
     pub(super) fn write_down(&mut self, kept: Vec<Kept>) {
         self.edits += kept.len();
@@ -251,21 +285,14 @@ impl<K: Kernel> Hands<'_, K> {
         generation: u64,
         change: Change,
     ) -> Outcome {
+        let mut created_pdrs = Vec::new();
         let done = match change.change {
             None => Err(Refusal::new(Kind::InvalidArgument, "change: is neither put nor delete nor sweep")),
-            Some(change::Change::Put(session)) => {
-                let handle = editor.programmed().handle(pod.0, &session.id);
-                let old = handle.and_then(|it| editor.programmed().of_handle(it));
-                let old = old.map(|(_, it)| it).unwrap_or_default();
-                let planned = editor.put(pod, generation, &session, self.current);
-                planned.and_then(|it| self.carry_out(editor, it)).map(|()| {
-                    if let Some(handle) = editor.programmed().handle(pod.0, &session.id) {
-                        self.limit(handle, &old, &session);
-                    }
-                    self.watched.push(Watched::Put(session.id));
-                    0
-                })
-            }
+            Some(change::Change::Put(session)) => self.put(editor, pod, generation, session).map(|session| {
+                created_pdrs = choose::given(&session);
+                self.watched.push(Watched::Put(session.id));
+                0
+            }),
             Some(change::Change::Delete(id)) => match editor.programmed().handle(pod.0, &id) {
                 None => Ok(0),
                 Some(handle) => self.remove(editor, &[handle]),
@@ -282,7 +309,7 @@ impl<K: Kernel> Hands<'_, K> {
                 let usage_reports = std::mem::take(&mut self.reports);
                 let of_watch = usage_reports.iter().cloned().map(Watched::UsageReport);
                 self.watched.extend(of_watch);
-                Outcome { removed, usage_reports, ..Outcome::default() }
+                Outcome { removed, usage_reports, created_pdrs, ..Outcome::default() }
             }
             Err(refusal) => Outcome {
                 code: code(refusal.kind).into(),
@@ -290,6 +317,35 @@ impl<K: Kernel> Hands<'_, K> {
                 ..Outcome::default()
             },
         }
+    }
+
+    /// Returns the session as it is.
+    fn put(
+        &mut self,
+        editor: &mut Editor<'_, '_, '_, '_, '_>,
+        pod: (&str, &str),
+        generation: u64,
+        mut session: Session,
+    ) -> Result<Session, Refusal> {
+        let handle = editor.programmed().handle(pod.0, &session.id);
+        let old = handle.and_then(|it| editor.programmed().of_handle(it));
+        let old = old.map(|(_, it)| it).unwrap_or_default();
+        let asked = session.clone();
+        let mut tries = if choose::is_asked_for(&session) { choose::TRIES } else { 1 };
+        let planned = loop {
+            session.clone_from(&asked);
+            choose::give(&mut session, &old)?;
+            tries -= 1;
+            match editor.put(pod, generation, &session, self.current) {
+                Err(it) if tries > 0 && matches!(it.kind, Kind::AlreadyExists | Kind::PermissionDenied) => {}
+                other => break other?,
+            }
+        };
+        self.carry_out(editor, planned)?;
+        if let Some(handle) = editor.programmed().handle(pod.0, &session.id) {
+            self.limit(handle, &old, &session);
+        }
+        Ok(session)
     }
 
     /// Gives the URRs of a session that was put their limits.

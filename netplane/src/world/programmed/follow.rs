@@ -167,7 +167,7 @@ impl Programmed {
             if problem.is_some() {
                 // What it has counted stays.
                 let own = self.belongings(handle);
-                own.usages.iter().for_each(|it| drop(current.usages.remove(it)));
+                current.usages.retain(|it| !own.usages.contains(it));
             }
             if let Some(record) = self.record_mut(handle) {
                 record.problem = problem.map(Into::into);

@@ -6,15 +6,16 @@ use netplane_bench::lab::cni::addresses;
 use netplane_bench::lab::wires::mac;
 use netplane_bench::lab::{GNB, Lab, Process, SERVER, wait_for};
 use netplane_client::v1::{
-    ApplyAction, FTeid, Far, ForwardingParameters, Interface, OuterHeaderCreation, Pdi, Pdr, Qer, SdfFilter,
-    Session, State, Urr, UsageReport, UsageTrigger, VolumeLimit, watch_response,
+    ApplyAction, FTeid, Far, ForwardingParameters, GtpuEventKind, Interface, OuterHeaderCreation, Pdi, Pdr,
+    Qer, SdfFilter, Session, State, Urr, UsageReport, UsageTrigger, VolumeLimit, watch_response,
 };
-use netplane_client::{Client, Refused};
+use netplane_client::{Client, Plain, Refused};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use tokio::runtime::Runtime;
+use tonic::Code;
 
 const TEID: u32 = 0x1001;
 const PEER_TEID: u32 = 0x2001;
@@ -32,9 +33,14 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The agent has these arguments, too.
+    fn with(more: &[&str]) -> Self {
         let lab = lab();
         sandbox(&lab).add(&lab).expect("attached");
-        let agent = lab.start_agent().expect("an agent");
+        let agent = lab.start_agent_with(more).expect("an agent");
         until(&lab, &agent, "the agent knows its pods", |it| it["ready"] == true);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let socket = lab.session_folder().join("sessions.sock");
@@ -42,6 +48,18 @@ impl Node {
         let n6 = address(&lab, "net2");
         lab.dn.ip(&format!("route add 10.60.0.0/16 via {n6}")).expect("a route to the users");
         Self { agent, runtime, client, lab }
+    }
+
+    /// Another agent, whose predecessor has been killed.
+    fn restart(&mut self) {
+        self.agent = self.lab.start_agent().expect("another agent");
+        until(&self.lab, &self.agent, "it knows its pods", |it| it["ready"] == true);
+        self.restart_client();
+    }
+
+    fn restart_client(&mut self) {
+        let socket = self.lab.session_folder().join("sessions.sock");
+        self.client = self.runtime.block_on(Client::connect(socket)).expect("connected");
     }
 
     fn put(&mut self, session: &Session) -> Vec<Refused> {
@@ -130,7 +148,7 @@ fn up(id: u32, precedence: u32, far_id: u32, sdf_filters: Vec<SdfFilter>) -> Pdr
     let pdi = Pdi {
         source_interface: Interface::Access.into(),
         network_instance: "core/n3".to_owned(),
-        local_f_teid: Some(FTeid { teid: TEID, address: String::new() }),
+        local_f_teid: Some(FTeid { teid: TEID, ..FTeid::default() }),
         ue_ip_addresses: vec![UE.to_owned()],
         sdf_filters,
         ..Pdi::default()
@@ -228,8 +246,7 @@ fn scapys_packets_go_by_filters_and_precedence() {
 
     // What an agent that is killed leaves is its successor's, without a rule too many.
     node.agent.kill().expect("killed");
-    node.agent = node.lab.start_agent().expect("another agent");
-    until(&node.lab, &node.agent, "it knows its pods", |it| it["ready"] == true);
+    node.restart();
     let seen = node.send(json!([
         { "way": "up", "name": "not dns" },
         { "way": "up", "name": "dns", "port": 53 },
@@ -392,10 +409,7 @@ fn usage_is_exact_reported_and_ends_at_its_quota() {
     // Killed and started anew, the agent goes on counting; what is left is told at the end.
     node.agent.kill().expect("killed");
     assert_eq!(packets(&node, 1, 1)["up"].0, 1);
-    node.agent = node.lab.start_agent().expect("another agent");
-    until(&node.lab, &node.agent, "it knows its pods", |it| it["ready"] == true);
-    let socket = node.lab.session_folder().join("sessions.sock");
-    node.client = node.runtime.block_on(Client::connect(socket)).expect("connected");
+    node.restart();
     let state = node.runtime.block_on(node.client.get(POD, "ue-1")).expect("the session");
     let in_all = volumes(&state.usage[0]);
     assert_eq!(in_all.0.0 + in_all.1.0, 29, "{state:?}");
@@ -404,4 +418,160 @@ fn usage_is_exact_reported_and_ends_at_its_quota() {
     let end = next(&mut node, &mut watch);
     assert_eq!(end.triggers().collect::<Vec<_>>(), [UsageTrigger::Termination]);
     assert_eq!(volumes(&end), ((4, 4 * bytes), (1, bytes)));
+}
+
+#[test]
+fn teids_that_the_agent_gives_stay_and_are_no_sequence() {
+    let mut node = Node::new();
+    let plain = |number: u8| {
+        let plain = Plain {
+            ue: vec![format!("10.60.1.{number}")],
+            access: "core/n3".to_owned(),
+            data: "core/n6".to_owned(),
+            ..Plain::default()
+        };
+        plain.session(format!("ue-{number}"))
+    };
+    let teids = |node: &mut Node| -> BTreeMap<String, u32> {
+        let list = node.runtime.block_on(node.client.list(POD)).expect("a list");
+        let teid =
+            |it: &Session| it.pdrs[0].pdi.clone().and_then(|it| it.local_f_teid).unwrap_or_default().teid;
+        list.into_iter().filter_map(|it| it.session).map(|it| (it.id.clone(), teid(&it))).collect()
+    };
+    let all = || (1..=200).map(plain);
+    assert_eq!(node.runtime.block_on(node.client.put(POD, 1, all())).expect("an answer"), []);
+    let given = teids(&mut node);
+    let different: BTreeSet<u32> = given.values().copied().collect();
+    assert!(different.len() == 200 && !different.contains(&0));
+    // A bit that is always the same could be guessed.
+    let (all_ones, any_ones) = different.iter().fold((u32::MAX, 0), |(and, or), it| (and & it, or | it));
+    assert_eq!((all_ones, any_ones), (0, u32::MAX));
+    assert_eq!(node.runtime.block_on(node.client.put(POD, 2, all())).expect("an answer"), []);
+    assert_eq!(teids(&mut node), given);
+    let mut both = plain(1);
+    both.pdrs[0].pdi.as_mut().expect("a PDI").local_f_teid =
+        Some(FTeid { teid: 7, choose: true, ..FTeid::default() });
+    let refused = node.put(&both);
+    assert!(refused[0].message.contains("is 0x7, should be 0 with choose"), "{refused:?}");
+}
+
+/// More rules than the tables hold: that session is refused and leaves nothing, the others are as they were.
+#[test]
+fn a_full_table_of_rules_is_an_error_of_its_session_only() {
+    let mut node = Node::with(&["--max-rules", "3"]);
+    let numbered = |number: u32| {
+        let mut session = session(vec![up(1, 1, 1, filter(DNS)), up(2, 2, 1, Vec::new())], vec![], vec![]);
+        session.id = format!("ue-{number}");
+        for pdi in session.pdrs.iter_mut().filter_map(|it| it.pdi.as_mut()) {
+            pdi.local_f_teid = Some(FTeid { teid: TEID + number, ..FTeid::default() });
+            pdi.ue_ip_addresses = vec![format!("10.60.0.{}", number + 1)];
+        }
+        session
+    };
+    let mut plain = numbered(2);
+    plain.pdrs.truncate(1);
+    plain.pdrs[0].pdi.as_mut().expect("a PDI").sdf_filters.clear();
+    let batch = [numbered(0), numbered(1), plain];
+    let refused = node.runtime.block_on(node.client.put(POD, 1, batch)).expect("an answer");
+    assert_eq!(
+        refused.iter().map(|it| (it.id.as_str(), it.code)).collect::<Vec<_>>(),
+        [("ue-1", Code::ResourceExhausted)]
+    );
+    let seen = node.send(json!([
+        { "way": "up", "name": "dns", "port": 53 },
+        { "way": "up", "name": "rest" },
+    ]));
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    node.runtime.block_on(node.client.delete(POD, ["ue-0".to_owned()])).expect("deleted");
+    assert_eq!(node.put(&numbered(1)), [], "what was refused has left nothing");
+}
+
+#[test]
+fn a_bulk_load_survives_an_agent_and_a_client_that_go_in_the_middle() {
+    let mut node = Node::new();
+    const SESSIONS: u32 = 6000;
+    let plain = |number: u32| {
+        let ue = vec![std::net::Ipv4Addr::from(0x0a3c_0001 + number).to_string()];
+        let (access, data) = ("core/n3".to_owned(), "core/n6".to_owned());
+        let peer = GNB.to_string();
+        Plain { ue, access, data, teid: 0x10_0000 + number, peer, peer_teid: 1 + number, ..Plain::default() }
+            .session(format!("ue-{number}"))
+    };
+    // The agent is killed when half is on its way.
+    let victim = node.agent.id();
+    let half = (0..SESSIONS).map(plain).inspect(move |it| {
+        if it.id == format!("ue-{}", SESSIONS / 2) {
+            let pid = nix::unistd::Pid::from_raw(victim.cast_signed());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
+        }
+    });
+    let broken = node.runtime.block_on(node.client.put(POD, 1, half));
+    assert!(broken.is_err(), "{broken:?}");
+    node.restart();
+    let known = node.runtime.block_on(node.client.describe(POD)).expect("a pod");
+    assert!((1..SESSIONS).contains(&known.sessions), "{} are left", known.sessions);
+    assert_eq!(
+        node.runtime.block_on(node.client.put(POD, 1, (0..SESSIONS).map(plain))).expect("an answer"),
+        []
+    );
+    let known = node.runtime.block_on(node.client.describe(POD)).expect("a pod");
+    assert_eq!(known.sessions, SESSIONS);
+
+    // A client goes in the middle of what it wanted, and the next one wants something else.
+    let (gone, goes) = tokio::sync::oneshot::channel();
+    let mut gone = Some(gone);
+    let half = (0..SESSIONS).map(plain).inspect(move |it| {
+        if it.id == format!("ue-{}", SESSIONS / 2) {
+            gone.take().map(|it| it.send(()));
+        }
+    });
+    let mut client = node.client.clone();
+    node.runtime.block_on(async {
+        tokio::select! {
+            done = client.put(POD, 2, half) => panic!("it is through: {done:?}"),
+            _ = goes => {}
+        }
+    });
+    node.restart_client();
+    let wanted = |it: &u32| it % 3 == 0;
+    let next = (0..SESSIONS).filter(wanted).map(plain);
+    assert_eq!(node.runtime.block_on(node.client.put(POD, 3, next)).expect("an answer"), []);
+    let removed = node.runtime.block_on(node.client.sweep(POD, 3)).expect("swept");
+    assert_eq!(removed, SESSIONS - SESSIONS / 3);
+    let left = node.runtime.block_on(node.client.list(POD)).expect("a list");
+    assert!(left.iter().all(|it| it.generation == 3 && it.state() != State::NotProgrammed));
+    assert_eq!(left.len() as u32, SESSIONS / 3);
+}
+
+#[test]
+fn a_watch_tells_of_messages_to_the_pods_endpoints() {
+    let mut node = Node::new();
+    node.forwards(&by_precedence());
+    let mut watch = node.runtime.block_on(node.client.watch(POD)).expect("a watch");
+    let local = address(&node.lab, "net1");
+    node.send(json!([
+        { "way": "gtpu", "type": 255, "teid": 0x7777, "elements": "450000140000400040110000" },
+        { "way": "gtpu", "type": 254, "teid": TEID },
+        // TEID Data I, and GTP-U Peer Address.
+        { "way": "gtpu", "type": 26, "teid": 0, "sequence": 9, "elements": "10000020018500040a1e000a" },
+        { "way": "gtpu", "type": 2, "teid": 0, "sequence": 9, "elements": "0e00" },
+        { "way": "up", "name": "last up" },
+        { "way": "down", "name": "last down" },
+    ]));
+    let mut told = BTreeSet::new();
+    while told.len() < 4 {
+        let event = node.runtime.block_on(async { tokio::time::timeout(LIMIT, watch.message()).await });
+        let event = event.expect("events in time").expect("the watch goes on").expect("an event").event;
+        let Some(watch_response::Event::Gtpu(it)) = event else { continue };
+        assert_eq!((it.network_instance.as_str(), &it.local_address), ("core/n3", &local));
+        assert_eq!(it.peer_address, GNB.to_string());
+        told.insert((it.kind() as i32, it.teid));
+    }
+    let wanted = [
+        (GtpuEventKind::UnknownTeid as i32, 0x7777),
+        (GtpuEventKind::EndMarker as i32, TEID),
+        (GtpuEventKind::ErrorIndication as i32, 0x2001),
+        (GtpuEventKind::EchoResponse as i32, 0),
+    ];
+    assert_eq!(told, BTreeSet::from(wanted));
 }

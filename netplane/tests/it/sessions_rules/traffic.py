@@ -54,6 +54,15 @@ def frame(world, packet):
     return raw(outer / UDP(sport=2152, dport=2152) / header / inner(world, packet))
 
 
+def message(world, packet):
+    """A GTP-U message of the gNB, whose elements are given in hexadecimal."""
+    header = GTP_U_Header(teid=packet["teid"], gtp_type=packet["type"])
+    if packet.get("sequence"):
+        header = GTP_U_Header(teid=packet["teid"], gtp_type=packet["type"], S=1, seq=packet["sequence"])
+    outer = Ether(dst=world["pod_n3_mac"], src=world["gnb_mac"]) / IP(src=world["gnb"], dst=world["pod_n3"])
+    return raw(outer / UDP(sport=2152, dport=2152) / header / Raw(bytes.fromhex(packet.get("elements", ""))))
+
+
 def named(payload):
     """The name in a packet's payload, if it is one of ours."""
     start = payload.rfind(b"name=")
@@ -84,6 +93,9 @@ def main():
     far = {dn: "up", gnb: "down"}
     last = {}
     for packet in world["packets"]:
+        if packet["way"] == "gtpu":
+            gnb.send(message(world, packet))
+            continue
         packet["name"] = "name=" + packet["name"]
         last[packet["way"]] = packet["name"]
         for _ in range(packet.get("times", 1)):
