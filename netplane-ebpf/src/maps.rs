@@ -5,8 +5,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf};
 use netplane_common::map::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey,
-    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey,
-    UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
+    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule,
+    RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
 };
 
 /// Sessions per direction that fit unless the loader says otherwise.

@@ -113,7 +113,7 @@ pub(super) fn uplink<F: Frame, T: Tables>(
     let looks = entry.flags & uplink_flags::CHECK_QFI != 0;
     let qfi = if looks { qfi(frame, packet.at, packet.gtpu) } else { None };
     let qfi = qfi.map_or(0, |it| 1 << (it & 0x3f));
-    let Some(rule) = find(frame, tables, entry.rules, at as u32, qfi) else {
+    let Some(rule) = find(frame, tables, entry.rules, place(at, packet.end()), qfi) else {
         return not_forwarded(entry.network, Reason::NoRule);
     };
     let t_pdu = (packet.end() as u32).wrapping_sub(at as u32);
@@ -132,7 +132,8 @@ pub(super) fn downlink<F: Frame, T: Tables>(
     entry: &DownlinkEntry,
     user: downlink::User,
 ) -> Packed {
-    let Some(rule) = find(frame, tables, entry.rules, arrival.l3 as u32, 0) else {
+    let end = arrival.l3 + usize::from(user.total_length);
+    let Some(rule) = find(frame, tables, entry.rules, place(arrival.l3, end), 0) else {
         return not_forwarded(entry.network, Reason::NoRule);
     };
     match downlink::forward(frame, tables, arrival, &rule.downlink, user, OfRule::<false>(rule, 0)) {
@@ -141,13 +142,26 @@ pub(super) fn downlink<F: Frame, T: Tables>(
     }
 }
 
-/// The first rule that is for the user's packet at `at`; `qfi` is its QFI as a bit.
+/// Where a packet begins and ends, in one argument: a BPF function has five.
+#[inline(always)]
+fn place(at: usize, end: usize) -> u64 {
+    at as u64 | (end as u64) << 32
+}
+
+/// The first rule that is for the user's packet at this place; `qfi` is its QFI as a bit.
 #[inline(never)]
-fn find<'t, F: Frame, T: Tables>(frame: &F, tables: &'t T, set: u32, at: u32, qfi: u64) -> Option<&'t Rule> {
+fn find<'t, F: Frame, T: Tables>(
+    frame: &F,
+    tables: &'t T,
+    set: u32,
+    place: u64,
+    qfi: u64,
+) -> Option<&'t Rule> {
     // Else the compiler has the caller read the frame's ends and hand them over as numbers, which the verifier does
     // not take for pointers.
     let frame = core::hint::black_box(frame);
-    let flow = Flow::read(frame, at as usize);
+    let at = frame.opaque(place as u32 as usize, set);
+    let flow = Flow::read(frame, at, (place >> 32) as usize);
     for number in 0..MAX_RULES {
         let rule = tables.rule(&RuleKey { set, number })?;
         if flow.differs(&rule.filter) == 0 && (rule.filter.qfis == 0 || rule.filter.qfis & qfi != 0) {
@@ -157,7 +171,8 @@ fn find<'t, F: Frame, T: Tables>(frame: &F, tables: &'t T, set: u32, at: u32, qf
     None
 }
 
-/// What filters look at. A packet that is no IP has none of it, and only filters that are for all match.
+/// What filters look at. What is no IP packet, or not all of one, has none of it, and only filters that are for all
+/// match.
 #[derive(Clone, Copy)]
 struct Flow {
     version: u8,
@@ -183,7 +198,7 @@ struct Ports {
 
 impl Flow {
     #[inline(always)]
-    fn read<F: Frame>(frame: &F, at: usize) -> Self {
+    fn read<F: Frame>(frame: &F, at: usize, end: usize) -> Self {
         let zero = [Be32::from_raw(0); 4];
         let mut flow = Self {
             version: 0,
@@ -197,16 +212,20 @@ impl Flow {
             destination: zero,
         };
         match frame.load::<u8>(at).unwrap_or(0) >> 4 {
-            4 => flow.read4(frame, at).unwrap_or(()),
-            6 => flow.read6(frame, at).unwrap_or(()),
+            4 => flow.read4(frame, at, end).unwrap_or(()),
+            6 => flow.read6(frame, at, end).unwrap_or(()),
             _ => {}
         }
         flow
     }
 
     #[inline(always)]
-    fn read4<F: Frame>(&mut self, frame: &F, at: usize) -> Option<()> {
+    fn read4<F: Frame>(&mut self, frame: &F, at: usize, end: usize) -> Option<()> {
         let header: Ipv4 = frame.load(at)?;
+        let total_length = usize::from(header.total_length.get());
+        if header.header_len() < Ipv4::LEN || total_length < header.header_len() || at + total_length > end {
+            return None;
+        }
         self.version = 4;
         self.traffic_class = header.tos;
         (self.source, self.destination) = (mapped(header.source), mapped(header.destination));
@@ -214,15 +233,17 @@ impl Flow {
         self.protocol = header.protocol;
         // Behind an offset there is no header of the transport.
         if header.fragment.get() & 0x1fff == 0 {
-            let behind = usize::from(header.total_length.get()).saturating_sub(header.header_len());
-            self.read_transport(frame, at + header.header_len(), behind);
+            self.read_transport(frame, at + header.header_len(), total_length - header.header_len());
         }
         Some(())
     }
 
     #[inline(always)]
-    fn read6<F: Frame>(&mut self, frame: &F, at: usize) -> Option<()> {
+    fn read6<F: Frame>(&mut self, frame: &F, at: usize, end: usize) -> Option<()> {
         let header: Ipv6 = frame.load(at)?;
+        if at + Ipv6::LEN + usize::from(header.payload_length.get()) > end {
+            return None;
+        }
         self.version = 6;
         self.traffic_class = header.traffic_class();
         (self.source, self.destination) = (header.source, header.destination);

@@ -9,11 +9,13 @@ use super::cases::{
 use super::numbers::Numbers;
 use super::tables::{MapTables, Prefix, prefix};
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, LookedUp, NO_INDEX, NextHop, Port,
-    Router, UplinkEntry, UplinkKey, UplinkKey6, next_hop_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Filter, LookedUp, NO_INDEX,
+    NextHop, Port, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, downlink_flags, filter_has,
+    next_hop_flags, uplink_flags,
 };
 use crate::wire::{Be32, ethernet::Mac, ip};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use zerocopy::FromZeros;
 
 /// Networks, scopes and next hops have numbers below this, session counters below four times as many.
 pub const INDICES: u32 = 8;
@@ -160,8 +162,87 @@ impl World {
             let (network, peer) = (u32::from(network(numbers)), peer(numbers));
             tables.peers.insert(around(network, peer, numbers), ());
         }
+        rules(&mut tables, numbers);
         Self { tables }
     }
+}
+
+/// Gives some sessions rules, as the agent has them: the entry says how packets go that no filter is for, and rules
+/// differ from it in what answers do not look at.
+fn rules(tables: &mut MapTables, numbers: &mut Numbers) {
+    let mut set = 0;
+    for entry in tables.uplink.values_mut().chain(tables.uplink6.values_mut()) {
+        if !numbers.one_in(8) {
+            continue;
+        }
+        set += 1;
+        (entry.flags, entry.rules) = (entry.flags | uplink_flags::RULES, set);
+        let flags = entry.flags & !(uplink_flags::RULES | uplink_flags::CHECK_QFI);
+        let plain = UplinkEntry { flags, ..*entry };
+        let looks = entry.flags & uplink_flags::CHECK_QFI != 0;
+        for number in 0..1 + numbers.below(4) as u32 {
+            let action = if numbers.one_in(4) { 0 } else { plain.action };
+            let mut rule = Rule { filter: filter(numbers, looks), ..Rule::new_zeroed() };
+            rule.uplink = UplinkEntry { action, counter: counter(numbers), ..plain };
+            tables.rules.insert(RuleKey { set, number }, rule);
+        }
+    }
+    for entry in tables.downlink4.values_mut().chain(tables.downlink6.values_mut()) {
+        if !numbers.one_in(8) {
+            continue;
+        }
+        set += 1;
+        (entry.flags, entry.rules) = (entry.flags | downlink_flags::RULES, set);
+        let plain = DownlinkEntry { flags: entry.flags & !downlink_flags::RULES, ..*entry };
+        for number in 0..1 + numbers.below(4) as u32 {
+            let action = if numbers.one_in(4) { 0 } else { plain.action };
+            let (qfi, teid) = (numbers.draw() as u8, Be32::new(numbers.pick(&TEIDS)));
+            let mut rule = Rule { filter: filter(numbers, false), ..Rule::new_zeroed() };
+            rule.downlink = DownlinkEntry { action, qfi, teid, counter: counter(numbers), ..plain };
+            tables.rules.insert(RuleKey { set, number }, rule);
+        }
+    }
+}
+
+/// One in three is for all packets.
+fn filter(numbers: &mut Numbers, looks_at_qfis: bool) -> Filter {
+    let mut filter = Filter::default();
+    if looks_at_qfis && numbers.one_in(2) {
+        filter.qfis = numbers.draw();
+    }
+    if numbers.one_in(3) {
+        return filter;
+    }
+    let kinds = [
+        filter_has::VERSION,
+        filter_has::PROTOCOL,
+        filter_has::PORTS,
+        filter_has::SPI,
+        filter_has::FLOW_LABEL,
+        0,
+    ];
+    filter.has = numbers.pick(&kinds) | if numbers.one_in(3) { numbers.pick(&kinds) } else { 0 };
+    filter.version = numbers.pick(&[4, 6]);
+    filter.protocol = numbers.pick(&[1, 6, 17, 17, 50]);
+    let port = |numbers: &mut Numbers| numbers.draw() as u16;
+    let (a, b, c, d) = (port(numbers), port(numbers), port(numbers), port(numbers));
+    filter.ports = [a.min(b), a.max(b), c.min(d), c.max(d)];
+    filter.word = numbers.pick(&[0, 1, 0x1234]);
+    if numbers.one_in(4) {
+        filter.tos_mask = numbers.pick(&[3, 0xfc, 0xff]);
+        filter.tos = numbers.draw() as u8 & filter.tos_mask;
+    }
+    if numbers.one_in(3) {
+        let (_, address, len) = around(0, server(numbers), numbers);
+        let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+        let (address, mask) = (ip::words(address.into()), ip::words(mask.into()));
+        if numbers.one_in(2) {
+            (filter.source, filter.source_mask) = (address, mask);
+        } else {
+            (filter.destination, filter.destination_mask) = (address, mask);
+        }
+    }
+    filter
 }
 
 /// Sessions name it as a tunnel or as a default way, whatever it is.
@@ -314,7 +395,7 @@ mod tests {
             .map(|it| it.name())
             .chain(["pass", "transmit", "redirect"])
             .filter(|name| {
-                let without_rules = ["no-rule", "rate-exceeded", "quota-exhausted"];
+                let without_rules = ["rate-exceeded", "quota-exhausted"];
                 !["no-room", "merged", "pass-local", "pass-headers-hidden"].contains(name)
                     && !without_rules.contains(name)
                     && verdicts.get(name).is_none_or(|count| *count < 20)

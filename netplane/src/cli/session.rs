@@ -3,7 +3,9 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use netplane_client::v1::{Gate, Interface, SessionState, State, UsageReport, Volume, watch_response};
+use netplane_client::v1::{
+    Gate, Interface, SdfFilter, SessionState, State, Urr, UsageReport, Volume, VolumeLimit, watch_response,
+};
 use netplane_client::{Client, Plain, Refused};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -168,7 +170,8 @@ fn shown(state: &SessionState) -> Value {
         json!({
             "id": it.id, "precedence": it.precedence, "farId": it.far_id, "qerIds": it.qer_ids,
             "sourceInterface": side(pdi.source_interface()), "networkInstance": pdi.network_instance,
-            "ueIpAddresses": pdi.ue_ip_addresses, "qfis": pdi.qfis,
+            "ueIpAddresses": pdi.ue_ip_addresses, "qfis": pdi.qfis, "urrIds": it.urr_ids,
+            "sdfFilters": pdi.sdf_filters.iter().map(filter).collect::<Vec<_>>(),
             "localFTeid": f_teid.map(|it| json!({ "teid": format!("{:#x}", it.teid), "address": it.address })),
         })
     };
@@ -187,7 +190,11 @@ fn shown(state: &SessionState) -> Value {
     let gate = |it: Gate| if it == Gate::Open { "open" } else { "closed" };
     let qer = |it: &netplane_client::v1::Qer| {
         let (up, down) = (gate(it.uplink_gate()), gate(it.downlink_gate()));
-        json!({ "id": it.id, "uplinkGate": up, "downlinkGate": down, "qfi": it.qfi })
+        json!({
+            "id": it.id, "uplinkGate": up, "downlinkGate": down, "qfi": it.qfi,
+            "uplinkMbr": it.uplink_mbr, "downlinkMbr": it.downlink_mbr,
+            "uplinkGbr": it.uplink_gbr, "downlinkGbr": it.downlink_gbr,
+        })
     };
     json!({
         "id": session.id, "generation": state.generation,
@@ -200,6 +207,27 @@ fn shown(state: &SessionState) -> Value {
         "pdrs": session.pdrs.iter().map(pdr).collect::<Vec<_>>(),
         "fars": session.fars.iter().map(far).collect::<Vec<_>>(),
         "qers": session.qers.iter().map(qer).collect::<Vec<_>>(),
+        "urrs": session.urrs.iter().map(urr).collect::<Vec<_>>(),
+        "usage": state.usage.iter().map(report).collect::<Vec<_>>(),
+    })
+}
+
+fn filter(it: &SdfFilter) -> Value {
+    let class = it.tos_traffic_class.map(|it| format!("{:#04x}/{:#04x}", it.value, it.mask));
+    json!({
+        "flowDescription": it.flow_description, "tosTrafficClass": class, "sdfFilterId": it.sdf_filter_id,
+        "securityParameterIndex": it.security_parameter_index, "flowLabel": it.flow_label,
+    })
+}
+
+fn urr(it: &Urr) -> Value {
+    let limit = |it: &Option<VolumeLimit>| {
+        it.map(|it| json!({ "total": it.total, "uplink": it.uplink, "downlink": it.downlink }))
+    };
+    json!({
+        "id": it.id, "volume": it.volume, "duration": it.duration, "measurementPeriod": it.measurement_period,
+        "volumeThreshold": limit(&it.volume_threshold), "timeThreshold": it.time_threshold,
+        "volumeQuota": limit(&it.volume_quota), "timeQuota": it.time_quota,
     })
 }
 

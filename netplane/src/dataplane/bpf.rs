@@ -7,9 +7,7 @@ use super::links::{self, Links};
 use super::maps::{Maps, PINNED};
 use super::sizes::{self, DEFAULT_RULES, DEFAULT_SESSIONS};
 use super::upgrade::Upgrade;
-use super::{
-    Attached, Kernel, KernelError, Left, LoadError, Lost, Raised, Statistics, load_xdp, read_back,
-};
+use super::{Attached, Kernel, KernelError, Left, LoadError, Lost, Raised, Statistics, load_xdp, read_back};
 use crate::world::tables::{Operation, Tables};
 use aya::maps::MapError;
 use aya::{Ebpf, EbpfLoader};

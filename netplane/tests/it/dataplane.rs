@@ -307,8 +307,8 @@ fn an_mtu_that_xdp_cannot_take_is_a_reason_for_tc() {
         let master = veth();
         ip("link set m0 mtu 9000");
         ip("link set p0 mtu 9000");
-        let sessions = 1 << 10;
-        let open = |fragments| BpfKernel::open_for(bpffs, sessions, fragments).expect("a data plane");
+        let sizes = (1 << 10, 1 << 10);
+        let open = |fragments| BpfKernel::open_for(bpffs, sizes, fragments).expect("a data plane");
         let mut kernel = open(Fragments::Refused);
         let failures = kernel.apply(&[attach(master, XdpMode::Native)]);
         let (_, error) = failures.first().expect("refused");
