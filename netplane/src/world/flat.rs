@@ -32,6 +32,9 @@ pub(super) struct FlatRule {
     pub(super) flat: Flat,
 }
 
+/// Where a tunnel ends: network, TEID, and the one address if it is not all of the pod's.
+pub(super) type TunnelEnd<'f> = (&'f NetworkName, u32, Option<IpAddr>);
+
 /// Packets that arrive in a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FlatUplink {
@@ -114,7 +117,7 @@ impl Flat {
     }
 
     /// Where a session of one direction has its packets from.
-    pub(super) fn place(&self) -> (Option<(&NetworkName, u32, Option<IpAddr>)>, Option<&NetworkName>) {
+    pub(super) fn place(&self) -> (Option<TunnelEnd<'_>>, Option<&NetworkName>) {
         let uplink = self.uplink.as_ref().map(|it| (&it.network, it.teid, it.local));
         (uplink, self.downlink.as_ref().map(|it| &it.network))
     }

@@ -326,7 +326,7 @@ mod tests {
         let same = limits(&old, Some(&old), (used(300), before), 9);
         assert_eq!(same, before);
         let quota = Some(VolumeLimit { total: Some(1000), ..VolumeLimit::default() });
-        let new = Urr { volume_quota: quota, ..old.clone() };
+        let new = Urr { volume_quota: quota, ..old };
         let granted = limits(&new, Some(&old), (used(300), before), 9);
         assert_eq!((granted.quotas, granted.granted_at, granted.state), ([1300, u64::MAX, u64::MAX], 9, 0));
     }

@@ -533,7 +533,7 @@ fn a_bulk_load_survives_an_agent_and_a_client_that_go_in_the_middle() {
         }
     });
     node.restart_client();
-    let wanted = |it: &u32| it % 3 == 0;
+    let wanted = |it: &u32| it.is_multiple_of(3);
     let next = (0..SESSIONS).filter(wanted).map(plain);
     assert_eq!(node.runtime.block_on(node.client.put(POD, 3, next)).expect("an answer"), []);
     let removed = node.runtime.block_on(node.client.sweep(POD, 3)).expect("swept");
