@@ -82,17 +82,27 @@ extern "C" fn netplane_sum_of_pieces(ctx: *mut xdp_md, from: u32, to: u32) -> u3
     }
     let Some(piece) = PIECES.get_ptr_mut(0) else { return NO_SUM };
     let (mut sum, mut offset) = (0, from);
-    // The verifier sees the end of this loop: `to` has a bound. A counter would be one more on the stack.
+    let mut to = to;
+    // SAFETY: a copy to itself, at which the compiler forgets the bound of `to` and leaves that of the loop.
+    unsafe { asm!("{0} = {0}", inout(reg) to, options(pure, nomem, nostack)) };
     while offset + PIECE <= to {
+        // Never, but older verifiers (Linux 6.1) see the end of a loop by constants only. A counter would be one
+        // more on the stack.
+        if offset > MAX_SUM {
+            return NO_SUM;
+        }
         let Some(with) = add_piece(ctx, piece, offset, PIECE, sum) else { return NO_SUM };
         sum = with;
         offset += PIECE;
     }
-    // The rest looks the same to the verifier after however many pieces, and has a bound.
-    let mut rest = to - offset;
-    // SAFETY: a mask that changes nothing, which the compiler cannot look into.
-    unsafe { asm!("{0} &= 0x1ff", inout(reg) rest, options(pure, nomem, nostack)) };
-    if rest > 0 {
+    if offset < to {
+        // The rest looks the same to the verifier after however many pieces, and is 1 to 512: older ones (Linux
+        // 6.1) do not learn from a comparison that it is not 0.
+        let mut rest = to - offset;
+        // SAFETY: sums and a mask that change nothing, which the compiler cannot look into.
+        unsafe {
+            asm!("{0} += -1", "{0} &= 0x1ff", "{0} += 1", inout(reg) rest, options(pure, nomem, nostack));
+        }
         let Some(with) = add_piece(ctx, piece, offset, rest, sum) else { return NO_SUM };
         sum = with;
     }
