@@ -157,7 +157,9 @@ fn decapsulate<F: Frame, T: Tables, D: Dues>(
     dues: D,
 ) -> Result<Packed, Reason> {
     let at = payload_offset(frame, packet.at, packet.gtpu)?;
-    if entry.flags & uplink_flags::CHECK_QFI != 0 && qfi(frame, packet.at, packet.gtpu) != Some(entry.qfi) {
+    // Of a session with rules, these have looked at the QFI, and its own entry has none: an answer goes by that.
+    let checked = entry.flags & (uplink_flags::CHECK_QFI | uplink_flags::RULES) == uplink_flags::CHECK_QFI;
+    if checked && qfi(frame, packet.at, packet.gtpu) != Some(entry.qfi) {
         return Err(Reason::QfiMismatch);
     }
     let inner = Inner { at: frame.opaque(at, arrival.port.ifindex), end: packet.end(), class: packet.class };
