@@ -52,6 +52,8 @@ impl Node {
 
     /// Another agent, whose predecessor has been killed.
     fn restart(&mut self) {
+        // The kernel has its lock until it has taken all of it down.
+        wait_for("the end of the old agent", LIMIT, || self.agent.status()).expect("its end");
         self.agent = self.lab.start_agent().expect("another agent");
         until(&self.lab, &self.agent, "it knows its pods", |it| it["ready"] == true);
         self.restart_client();
