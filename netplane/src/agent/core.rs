@@ -154,7 +154,11 @@ impl<K: Kernel> Core<K> {
         self.journal = Some(opened.map_err(|source| AgentError::Io { operation, source })?);
         let programmed = &self.programmed;
         let is_theirs = |handle| programmed.generation(handle).is_some();
-        self.slots.release_counters(|it| programmed.limits.holder(it).is_some_and(is_theirs));
+        // An agent that was killed in the middle of a request has left entries of sessions that are not written
+        // down. They go, and their counters, from the end of the table, are no static sessions', which begin at zero.
+        let half = programmed.limits.counters / 2;
+        let is_of_api = |it| it >= half || programmed.limits.holder(it).is_some_and(is_theirs);
+        self.slots.release_counters(is_of_api);
         let handles: Vec<u32> = self.programmed.kept().map(|it| it.handle).collect();
         for handle in handles {
             let session = self.programmed.of_handle(handle).map(|(_, it)| it).unwrap_or_default();
