@@ -130,6 +130,9 @@ pub struct ForwardingParameters {
     /// Absent: the user's packet leaves as it is.
     #[prost(message, optional, tag = "3")]
     pub outer_header_creation: ::core::option::Option<OuterHeaderCreation>,
+    /// SNDEM of the PFCPSMReq-Flags: if this changes the tunnel, its old peer gets an End Marker after the last packet.
+    #[prost(bool, tag = "4")]
+    pub send_end_marker: bool,
 }
 /// Outer Header Creation, GTP-U/UDP/IP (§8.2.56).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

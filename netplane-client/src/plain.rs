@@ -64,6 +64,7 @@ impl Plain {
             destination_interface: destination.into(),
             network_instance: network.to_owned(),
             outer_header_creation: outer,
+            ..ForwardingParameters::default()
         };
         let out = Far {
             id: 1,

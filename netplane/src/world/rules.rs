@@ -300,7 +300,7 @@ fn downlink(pdi: &Pdi, far: &Far, qers: &[&Qer]) -> Result<FlatDownlink, Refusal
             let (peer, teid) = outer.ok_or_else(|| invalid(format!("{at}: is missing")))?;
             let at = format!("FAR {}: network_instance", far.id);
             let network = network(&parameters.network_instance, &at)?;
-            Some(FlatTunnel { network, peer, teid, qfi: mark, end_marker: false })
+            Some(FlatTunnel { network, peer, teid, qfi: mark, end_marker: parameters.send_end_marker })
         }
     };
     Ok(FlatDownlink { network: network(&pdi.network_instance, "network_instance")?, tunnel })

@@ -1,10 +1,13 @@
 //! End Markers on a path switch: the old gNB gets one, after its last packet, and the new one none.
 
 use crate::agent::{LIMIT, N3, forwarding, lab, problems, until};
+use crate::sessions::POD;
 use crate::tc::attach_pod;
 use netplane_bench::lab::capture::Capture;
 use netplane_bench::lab::tshark::{CHECKSUM_GOOD, Dissection, dissect};
 use netplane_bench::lab::{GNB, Lab, SERVER, wait_for};
+use netplane_client::v1::Session;
+use netplane_client::{Client, Plain};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Mutex;
@@ -136,5 +139,49 @@ fn the_old_gnb_gets_one_end_marker_after_its_last_packet() {
             assert_eq!(marker.all("_ws.malformed"), "");
         }
     }
+    agent.terminate().expect("a clean end");
+}
+
+#[test]
+fn a_session_of_the_api_asks_for_one_with_its_switch() {
+    let lab = lab();
+    lab.gnb.ip(&format!("address add {NEW}/24 dev n3")).expect("another gNB");
+    attach_pod(&lab);
+    let agent = lab.start_agent().expect("an agent");
+    until(&lab, &agent, "sessions forward", |it| forwarding(it, 3));
+    let plain = |peer: Ipv4Addr, peer_teid| Plain {
+        ue: vec!["10.60.0.9".to_owned()],
+        access: "core/n3".to_owned(),
+        data: "core/n6".to_owned(),
+        teid: 0x1009,
+        peer: peer.to_string(),
+        peer_teid,
+        ..Plain::default()
+    };
+    let asking = |peer, peer_teid| {
+        let mut session = plain(peer, peer_teid).session("ue-9");
+        let parameters = session.fars.iter_mut().filter_map(|it| it.forwarding_parameters.as_mut());
+        parameters.for_each(|it| it.send_end_marker = true);
+        session
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let put = |session: Session| {
+        let socket = lab.session_folder().join("sessions.sock");
+        let put = async { Client::connect(socket).await?.put(POD, 1, [session]).await };
+        assert_eq!(runtime.block_on(put).expect("an answer"), []);
+    };
+    with_traffic(&lab, |old, new| {
+        put(asking(GNB, 0x4001));
+        put(asking(NEW, 0x5001));
+        old.receives(END_MARKER, 0x4001);
+        put(asking(GNB, 0x4002));
+        new.receives(END_MARKER, 0x5001);
+        // Where nobody asks there is none; and the next one that is asked for comes after it would have.
+        put(plain(NEW, 0x5002).session("ue-9"));
+        put(asking(GNB, 0x4003));
+        new.receives(END_MARKER, 0x5002);
+        let seen = old.seen.lock().expect("no panic");
+        assert!(!seen.contains(&(END_MARKER, 0x4002)), "{seen:?}");
+    });
     agent.terminate().expect("a clean end");
 }

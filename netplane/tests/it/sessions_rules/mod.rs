@@ -130,7 +130,13 @@ fn filter(description: &str) -> Vec<SdfFilter> {
 fn fars() -> Vec<Far> {
     let to = |interface: Interface, network: &str, outer_header_creation| {
         let (destination_interface, network_instance) = (interface.into(), network.to_owned());
-        Some(ForwardingParameters { destination_interface, network_instance, outer_header_creation })
+        let send_end_marker = false;
+        Some(ForwardingParameters {
+            destination_interface,
+            network_instance,
+            outer_header_creation,
+            send_end_marker,
+        })
     };
     let outer = OuterHeaderCreation { teid: PEER_TEID, address: GNB.to_string() };
     let far = |id, action: ApplyAction, forwarding_parameters| Far {
