@@ -14,7 +14,7 @@ const TRIES: u32 = 8;
 /// through: its rule is about to.
 #[inline(always)]
 pub(crate) fn meter(meter: &MeterUse, bytes: u32, take: bool) -> bool {
-    let Some(state) = maps::METERS.get_ptr_mut(&meter.key) else {
+    let Some(state) = maps::METERS.get_ptr_mut(meter.key) else {
         return true;
     };
     // SAFETY: the helper has no arguments.
@@ -103,6 +103,7 @@ unsafe fn add(to: *mut u64, what: u64) -> u64 {
 ///
 /// # Safety
 /// As for [`add`].
+#[cfg(target_arch = "bpf")]
 #[inline(always)]
 unsafe fn exchange(place: *mut u64, known: u64, new: u64) -> u64 {
     let mut found = known;
@@ -111,4 +112,10 @@ unsafe fn exchange(place: *mut u64, known: u64, new: u64) -> u64 {
         asm!("r0 = cmpxchg_64({0} + 0, r0, {1})", in(reg) place, in(reg) new, inout("r0") found, options(nostack));
     }
     found
+}
+
+/// For the lints, which are of the host: it has no such register.
+#[cfg(not(target_arch = "bpf"))]
+unsafe fn exchange(_place: *mut u64, known: u64, _new: u64) -> u64 {
+    known
 }
