@@ -127,7 +127,7 @@ pub(super) fn filters() -> Vec<Case> {
         passes("rules: DNS goes up by the first rule", &user_packet()),
         passes("rules: the first rule goes before the one that drops", &to_other(53)),
         is_dropped("rules: dropped by the second rule", &to_other(54)),
-        passes("rules: what no filter is for goes by the last", &Ipv4 { protocol: 6, ..user_packet() }),
+        passes("rules: what no filter is for goes by the last", &Ipv4 { protocol: 99, ..user_packet() }),
         comes("rules: DNS comes in a flow of its own", &from(SERVER, 53), DNS_QFI),
         comes("rules: anything else comes in the session's", &from(SERVER, 54), QFI),
         comes("rules: a first fragment has ports", &fragment, DNS_QFI),
@@ -159,7 +159,7 @@ pub(super) fn what_filters_see() -> Vec<Case> {
         case(name, tables, from_router(&inner.bytes()), verdict, out)
     };
     let with = |change: &dyn Fn(&mut Ipv4)| {
-        let mut inner = Ipv4::new(SERVER, UE, packet::udp(500, 600, b"x"));
+        let mut inner = Ipv4::new(SERVER, UE, packet::udp(5000, 6000, b"x"));
         change(&mut inner);
         inner
     };
@@ -178,16 +178,16 @@ pub(super) fn what_filters_see() -> Vec<Case> {
     vec![
         seen("filter: a prefix of the other end", prefix(SERVER.into(), 24, false), &udp, true),
         seen("filter: another prefix", prefix(PEER.into(), 24, false), &udp, false),
-        seen("filter: a port in its range", ports([400, 500, 600, 600]), &udp, true),
-        seen("filter: a port above its range", ports([400, 499, 600, 600]), &udp, false),
-        seen("filter: a port below its range", ports([400, 500, 601, 700]), &udp, false),
+        seen("filter: a port in its range", ports([4000, 5000, 6000, 6000]), &udp, true),
+        seen("filter: a port above its range", ports([4000, 4999, 6000, 6000]), &udp, false),
+        seen("filter: a port below its range", ports([4000, 5000, 6001, 7000]), &udp, false),
         seen("filter: no ports where none are", ports([0, u16::MAX, 0, u16::MAX]), &esp, false),
         seen("filter: traffic class under a mask", tos(0xb8, 0xfc), &with(&|it| it.tos = 0xb9), true),
         seen("filter: another traffic class", tos(0xb8, 0xfc), &with(&|it| it.tos = 0x68), false),
         seen("filter: SPI of ESP", spi(0x0001_0203), &esp, true),
         seen("filter: SPI of AH", spi(0x0001_0203), &ah, true),
         seen("filter: another SPI", spi(0x0001_0204), &esp, false),
-        seen("filter: no SPI in UDP", spi(0x01f4_0258), &udp, false),
+        seen("filter: no SPI in UDP", spi(0x1388_1770), &udp, false),
         seen("filter: version 4", version(4), &udp, true),
         seen("filter: not version 6", version(6), &udp, false),
         seen("filter: no flow label in IPv4", has(filter_has::FLOW_LABEL, &|_| {}), &udp, false),

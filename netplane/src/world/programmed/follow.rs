@@ -12,7 +12,7 @@ use super::super::tables::{Operation, Tables};
 use super::super::{Compiled, World};
 use super::edit::{delete, set};
 use super::{Facts, Kept, Programmed};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What follows for the kernel and the journal.
 #[derive(Debug, Default)]
@@ -54,14 +54,25 @@ impl Programmed {
         if changed.iter().any(|it| *it) {
             let held = self.let_go(&changed, &endpoints);
             self.compile_again(&changed, (&mut this, world, &directory), compiled, current, &mut followed);
+            let in_force: BTreeSet<u32> = held.iter().map(|(_, handle)| *handle).collect();
             let stale = held.into_iter().filter(|(key, _)| self.owners.get(key).is_none());
             followed.operations.extend(stale.map(|(key, _)| delete(key)));
+            // Rules that no entry names any more; what they have counted stays.
+            for handle in in_force.into_iter().filter(|it| !self.is_in_force(*it)) {
+                let own = self.belongings(handle);
+                let counted = Belongings { usages: own.usages.clone(), ..Belongings::default() };
+                followed.operations.extend(own.delete_without(&counted));
+            }
         }
         for (pod, _) in self.pods.iter_mut().zip(&changed).filter(|(_, changed)| **changed) {
             pod.facts = Some(now.remove(&pod.name).unwrap_or_default());
             followed.pods.push(pod.name.clone());
         }
         followed
+    }
+
+    fn is_in_force(&self, handle: u32) -> bool {
+        self.record(handle).is_some_and(|it| it.problem.is_none())
     }
 
     /// Sessions of pods that are not there any more.

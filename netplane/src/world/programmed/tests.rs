@@ -164,20 +164,23 @@ impl Node {
             let rules = rules_of(it.flags & downlink_flags::RULES != 0, it.rules);
             format!("{key:?} {plain:?} {:?} {:?} {router:?} {rules:?}", network(it.network), hop(it.next_hop))
         });
-        uplink.chain(downlink).chain([left_over(tables)]).collect()
+        uplink.chain(downlink).chain([self.left_over()]).collect()
     }
-}
 
-/// Rules that no entry names; they are removed with the change that lets go of them.
-fn left_over(tables: &Tables) -> String {
-    let up = tables.uplink.values().filter(|it| it.flags & uplink_flags::RULES != 0).map(|it| it.rules);
-    let down =
-        tables.downlink4.values().filter(|it| it.flags & downlink_flags::RULES != 0).map(|it| it.rules);
-    let named: BTreeSet<u32> = up.chain(down).collect();
-    let left = tables.rules.keys().filter(|it| !named.contains(&it.set)).count();
-    let used: BTreeSet<_> =
-        tables.rules.values().flat_map(|it| it.usages.into_iter().take(it.n_usages.into())).collect();
-    format!("{left} rules, {} meters, {} usages too many", 0, tables.usages.difference(&used).count())
+    /// Rules that no entry names; they are removed with the change that lets go of them. What a session has counted
+    /// stays with it, also while it is not in the tables.
+    fn left_over(&self) -> String {
+        let tables = &self.kernel;
+        let up = tables.uplink.values().filter(|it| it.flags & uplink_flags::RULES != 0).map(|it| it.rules);
+        let down =
+            tables.downlink4.values().filter(|it| it.flags & downlink_flags::RULES != 0).map(|it| it.rules);
+        let named: BTreeSet<u32> = up.chain(down).collect();
+        let left = tables.rules.keys().filter(|it| !named.contains(&it.set)).count();
+        let sessions = 0..u32::try_from(self.programmed.records.len()).unwrap_or(u32::MAX);
+        let counted: BTreeSet<_> = sessions.flat_map(|it| self.programmed.belongings(it).usages).collect();
+        let usages = tables.usages.difference(&counted).count();
+        format!("{left} rules, {usages} usages too many")
+    }
 }
 
 enum Done {

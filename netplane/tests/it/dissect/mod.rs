@@ -142,7 +142,11 @@ fn tshark_finds_nothing_wrong_with_any_packet_that_leaves() {
     let containers: Vec<_> = left.iter().filter(|it| it.first("gtp.ext_hdr.next") == "0x85").collect();
     assert!(containers.len() > 5, "{} PDU Session Containers", containers.len());
     for container in containers {
-        assert_eq!(container.first("gtp.ext_hdr.pdu_ses_con.qos_flow_id"), "9");
+        let flow = container.first("gtp.ext_hdr.pdu_ses_con.qos_flow_id");
+        assert!(
+            [cases::QFI, netplane_common::testing::rules::DNS_QFI].iter().any(|it| it.to_string() == flow),
+            "QFI {flow}"
+        );
     }
 }
 
@@ -155,7 +159,7 @@ fn world() -> Value {
         "peer": [cases::PEER.to_string(), cases::PEER6.to_string()],
         "pod_n3_mac": mac(cases::POD_N3_MAC), "pod_n6_mac": mac(cases::POD_N6_MAC), "gnb_mac": mac(cases::GNB_MAC),
         "n6_macs": [mac(cases::ROUTER_MAC), mac(cases::HOST_MAC)], "router_mac": mac(cases::ROUTER_MAC),
-        "downlink_teid": cases::DOWNLINK_TEID, "relayed_teid": cases::RELAYED_TEID, "qfi": cases::QFI,
+        "downlink_teid": cases::DOWNLINK_TEID, "relayed_teid": cases::RELAYED_TEID, "qfis": [cases::QFI, netplane_common::testing::rules::DNS_QFI],
         "vlan": cases::VLAN, "pod_n6": ["10.40.0.2", "2001:db8:40::2"], "mtus": [1400, 1500],
     })
 }
