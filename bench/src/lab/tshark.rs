@@ -44,6 +44,7 @@ pub const FIELDS: &[&str] = &[
     "icmp.checksum.status",
     "icmpv6.type",
     "icmpv6.checksum.status",
+    "tcp.checksum",
     "tcp.checksum.status",
     "_ws.malformed",
 ];
