@@ -230,8 +230,10 @@ fn ways_out_follow_the_pods_routes_neighbours_and_addresses() {
     it.lab.dn.sysctl("net/ipv4/conf/n6/arp_notify", "1").expect("gratuitous ARP");
     it.lab.dn.sysctl("net/ipv6/conf/n6/ndisc_notify", "1").expect("unsolicited advertisements");
     it.lab.dn.ip("link set n6 down\nlink set n6 address 02:00:00:00:06:66\nlink set n6 up").expect("a MAC");
+    // IPv6 addresses go with the link. Once its duplicate address detection is over, the new one is announced
+    // (`ndisc_notify`); an address without would be silent, and the pod's kernel right to keep what it knows.
     let back = format!(
-        "address replace {GATEWAY6}/64 dev n6 nodad\nroute replace 10.60.0.0/16 via {}\n\
+        "address replace {GATEWAY6}/64 dev n6\nroute replace 10.60.0.0/16 via {}\n\
          route replace 2001:db8:60::/48 via {}",
         pod_addresses(&it.lab, "net2")[0],
         pod_addresses(&it.lab, "net2")[1]
