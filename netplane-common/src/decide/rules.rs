@@ -286,7 +286,11 @@ impl Flow {
     fn differs(&self, filter: &Filter) -> u32 {
         // What the filter looks at and the packet has not.
         let mut differs = u32::from(filter.has & !self.has);
+        // What is no packet has no addresses and no traffic class, not those of zero.
+        let no_packet = 0_u32.wrapping_sub(u32::from(self.version == 0));
+        differs |= no_packet & u32::from(filter.tos_mask);
         for n in 0..4 {
+            differs |= no_packet & (filter.source_mask[n].raw() | filter.destination_mask[n].raw());
             differs |= self.source[n].raw() & filter.source_mask[n].raw() ^ filter.source[n].raw();
             differs |=
                 self.destination[n].raw() & filter.destination_mask[n].raw() ^ filter.destination[n].raw();

@@ -7,7 +7,7 @@ use super::tables::MapTables;
 use super::view::{ICMP, ICMPV6, Ip, Link, Message};
 use crate::decide::decide;
 use crate::frame::{Frame, SliceFrame};
-use crate::map::{Counter, DownlinkEntry, NO_INDEX, RouteKey, SessionAction, UplinkEntry};
+use crate::map::{Counter, DownlinkEntry, NO_INDEX, RouteKey, SessionAction, UplinkEntry, uplink_flags};
 use crate::verdict::{Reason, Verdict};
 use crate::wire::Wire;
 use std::collections::BTreeMap;
@@ -141,8 +141,13 @@ impl<'a, 't> Flow<'a, 't> {
         if link.destination != entry.mac.octets() {
             return None;
         }
+        let has_rules = message.kind == G_PDU && entry.flags & uplink_flags::RULES != 0;
         match SessionAction::from_number(entry.action) {
             SessionAction::Relay => Some(Self::Relay { entry, outer, message }),
+            // A rule may relay what is no packet.
+            _ if has_rules && message.t_pdu().and_then(Ip::read).is_none() => {
+                Some(Self::Relay { entry, outer, message })
+            }
             _ => Some(Self::Up { entry, outer, message, inner: Ip::read(message.t_pdu()?)? }),
         }
     }

@@ -180,7 +180,11 @@ fn first_rule<'t>(tables: &'t MapTables, set: u32, ip: Option<&Ip<'_>>, qfi: Opt
 
 /// Whether a filter is for a packet (TS 29.244 §8.2.5).
 fn is_for(filter: &Filter, ip: Option<&Ip<'_>>) -> bool {
-    let Some(ip) = ip else { return Filter { qfis: 0, ..*filter } == Filter::default() };
+    let Some(ip) = ip else {
+        // Only one that looks at nothing.
+        let mut masks = filter.source_mask.iter().chain(&filter.destination_mask);
+        return filter.has == 0 && filter.tos_mask == 0 && masks.all(|it| it.raw() == 0);
+    };
     let looks = |at: u8| filter.has & at != 0;
     let matches = |address: u128, prefix: [Be32; 4], mask: [Be32; 4]| address & of6(mask) == of6(prefix);
     let has_transport = ip.version == 6 || be16(ip.whole, 6).is_some_and(|it| it & 0x1fff == 0);

@@ -9,7 +9,7 @@ use crate::map::{
 };
 use crate::verdict::{Reason, Verdict};
 use crate::wire::{Be32, ip};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use zerocopy::FromZeros;
 
 /// Sets of the user's session.
@@ -241,7 +241,31 @@ pub(super) fn uplink() -> Vec<Case> {
     };
     let other_server = Ipv4 { source: PEER, ..user_packet() };
     let expired = Ipv4 { ttl: 1, ..user_packet() };
+    // Its header says more bytes than there are.
+    let cut = [&[0x45, 0, 0xff, 0xff][..], &user_packet().bytes()[4..]].concat();
+    let no_class = Filter { tos_mask: 0xff, ..Filter::default() };
     vec![
+        case(
+            "rules: relayed, though no packet, where no filter asks",
+            with_rules(&[relay], &[]),
+            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
+            REDIRECT,
+            relayed(&packet::gtpu_with_container(RELAYED_TEID, 1, QFI, &cut)),
+        ),
+        case(
+            "rules: what is no packet has no traffic class, also not 0",
+            with_rules(&[Rule { filter: no_class, ..relay }], &[]),
+            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
+            drop(N3, Reason::NoRule),
+            None,
+        ),
+        case(
+            "rules: nor an address, also not :: or 0.0.0.0",
+            with_rules(&[Rule { filter: prefix(Ipv6Addr::UNSPECIFIED.into(), 64, true), ..relay }], &[]),
+            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
+            drop(N3, Reason::NoRule),
+            None,
+        ),
         case("rules: one of several QFIs", only_qfi(), in_flow(5), REDIRECT, to_router(&one_hop(&inner))),
         case("rules: another QFI", only_qfi(), in_flow(6), drop(N3, Reason::NoRule), None),
         case("rules: no QFI where some are wanted", only_qfi(), plain, drop(N3, Reason::NoRule), None),
