@@ -5,7 +5,7 @@ use super::directory::Directory;
 use super::endpoint::{Endpoint, named};
 use super::programmed::Programmed;
 use super::session;
-use super::slots::{HopKey, Slots, Way};
+use super::slots::{HopKey, Idle, Slots, Way};
 use super::tables::{Master, PeerPrefix, RoutePrefix, Tables, XdpMode};
 use super::{AttachmentKey, World};
 use crate::nad::NetworkName;
@@ -104,6 +104,7 @@ pub(super) struct Compilation<'a> {
     /// again.
     ways: BTreeMap<(usize, Way), (u32, bool)>,
     networks: BTreeMap<usize, u16>,
+    pub(super) idle: Idle,
 }
 
 /// Compiles the world without the sessions of the API.
@@ -123,14 +124,15 @@ pub fn compile_beside(world: &World, slots: &mut Slots, programmed: &Programmed)
     programmed.keep_ways(&mut this, &endpoints);
     this.out.problems.sort();
     this.out.problems.dedup();
-    this.slots.end_round();
+    this.out.tables.resumed = this.slots.end_round(&this.idle);
     this.out
 }
 
 impl<'a> Compilation<'a> {
     pub(super) fn new(slots: &'a mut Slots, world: &World) -> Self {
         let (ways, networks) = (BTreeMap::new(), BTreeMap::new());
-        Self { slots, out: Compiled::default(), local: local(world), ways, networks }
+        let idle = Idle::default();
+        Self { slots, out: Compiled::default(), local: local(world), ways, networks, idle }
     }
 }
 

@@ -63,20 +63,25 @@ pub(super) fn writes(current: &Tables, wanted: &Tables, operations: &mut Vec<Ope
 }
 
 fn sessions(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) {
+    let is_new = |old: Option<u32>, counter| old != Some(counter) && !wanted.resumed.contains(&counter);
     for (key, entry) in changed(&current.uplink, &wanted.uplink) {
-        let new_counter = current.uplink.get(key).is_none_or(|it| it.counter != entry.counter);
+        let old = current.uplink.get(key).map(|it| it.counter);
+        let new_counter = is_new(old, entry.counter);
         operations.push(Operation::SetUplink { key: *key, entry: *entry, new_counter });
     }
     for (key, entry) in changed(&current.uplink6, &wanted.uplink6) {
-        let new_counter = current.uplink6.get(key).is_none_or(|it| it.counter != entry.counter);
+        let old = current.uplink6.get(key).map(|it| it.counter);
+        let new_counter = is_new(old, entry.counter);
         operations.push(Operation::SetUplink6 { key: *key, entry: *entry, new_counter });
     }
     for (key, entry) in changed(&current.downlink4, &wanted.downlink4) {
-        let new_counter = current.downlink4.get(key).is_none_or(|it| it.counter != entry.counter);
+        let old = current.downlink4.get(key).map(|it| it.counter);
+        let new_counter = is_new(old, entry.counter);
         operations.push(Operation::SetDownlink4 { key: *key, entry: *entry, new_counter });
     }
     for (key, entry) in changed(&current.downlink6, &wanted.downlink6) {
-        let new_counter = current.downlink6.get(key).is_none_or(|it| it.counter != entry.counter);
+        let old = current.downlink6.get(key).map(|it| it.counter);
+        let new_counter = is_new(old, entry.counter);
         operations.push(Operation::SetDownlink6 { key: *key, entry: *entry, new_counter });
     }
 }

@@ -40,19 +40,24 @@ pub(super) fn compile<'w>(
         }
         for session in &fast_path.sessions {
             let object = format!("session {} of NAD {network}", session.name);
+            let flat = Flat::of_nad(session, network);
             let pod = match directory.pod(session, network) {
                 Ok(Some(pod)) => pod,
-                Ok(None) => continue,
+                Ok(None) => {
+                    this.idle.add(&flat);
+                    continue;
+                }
                 Err(message) => {
+                    this.idle.add(&flat);
                     this.problem(object, message);
                     continue;
                 }
             };
-            let flat = Flat::of_nad(session, network);
             let (counters, resolved) =
                 match one(this, world, directory, &flat, &pod, (&object, &mut owners, held)) {
                     Ok(compiled) => compiled,
                     Err(refusal) => {
+                        this.idle.add(&flat);
                         this.problem(object, refusal.for_nad());
                         continue;
                     }

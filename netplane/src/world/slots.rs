@@ -3,10 +3,13 @@
 //! that still names it can mean something else meanwhile.
 
 use super::AttachmentKey;
+use super::compile::half;
+use super::flat::Flat;
 use super::tables::Tables;
 use netplane_common::map::{
     DownlinkKey4, DownlinkKey6, NO_INDEX, SessionAction, UplinkEntry, UplinkKey, UplinkKey6,
 };
+use netplane_common::wire::Be32;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -49,6 +52,8 @@ pub(super) struct Indices<K> {
     touched: BTreeSet<u32>,
     /// Free after this round.
     resting: BTreeSet<u32>,
+    /// Not asked for in the last round and kept all the same.
+    kept: BTreeSet<u32>,
     /// Free, all below `next`.
     free: BTreeSet<u32>,
     next: u32,
@@ -56,8 +61,8 @@ pub(super) struct Indices<K> {
 
 impl<K> Default for Indices<K> {
     fn default() -> Self {
-        let (taken, touched, resting, free) = Default::default();
-        Self { used: BTreeMap::new(), taken, touched, resting, free, next: 0 }
+        let (taken, touched, resting, kept, free) = Default::default();
+        Self { used: BTreeMap::new(), taken, touched, resting, kept, free, next: 0 }
     }
 }
 
@@ -95,17 +100,31 @@ impl<K: Ord + Clone> Indices<K> {
 
     /// Ends a round: what was not asked for is free after the next one.
     fn end_round(&mut self) {
+        self.end_round_but(|_| false);
+    }
+
+    /// The same, but what this is true of keeps its index without being asked for. Returns the indices that were
+    /// kept so before and were asked for now.
+    fn end_round_but(&mut self, is_kept: impl Fn(&K) -> bool) -> BTreeSet<u32> {
         self.free.append(&mut self.resting);
         let touched = std::mem::take(&mut self.touched);
-        let (taken, resting) = (&mut self.taken, &mut self.resting);
-        self.used.retain(|_, index| {
-            let keep = touched.contains(index);
-            if !keep {
+        let back = self.kept.intersection(&touched).copied().collect();
+        self.kept.clear();
+        let (taken, resting, kept) = (&mut self.taken, &mut self.resting, &mut self.kept);
+        self.used.retain(|key, index| {
+            if touched.contains(index) {
+                return true;
+            }
+            let keep = is_kept(key);
+            if keep {
+                kept.insert(*index);
+            } else {
                 taken.remove(index);
                 resting.insert(*index);
             }
             keep
         });
+        back
     }
 
     /// Indices that something in the kernel still names.
@@ -129,6 +148,7 @@ impl<K: Ord + Clone> Indices<K> {
         self.used.retain(|_, index| !is_others(*index));
         self.taken.retain(|it| !is_others(*it));
         self.resting.retain(|it| !is_others(*it));
+        self.kept.retain(|it| !is_others(*it));
         let last = self.taken.last().max(self.resting.last());
         self.next = last.map_or(0, |it| it + 1);
         drop(self.free.split_off(&self.next));
@@ -232,14 +252,37 @@ impl Slots {
         self.hints.routes.get(route).copied()
     }
 
-    /// Ends a compilation.
-    pub(super) fn end_round(&mut self) {
+    /// Ends a compilation. Sessions that are out of force keep their counters; returns those of sessions that
+    /// are in force again.
+    pub(super) fn end_round(&mut self, idle: &Idle) -> BTreeSet<u32> {
         self.networks.end_round();
         self.ports.end_round();
         self.scopes.end_round();
         self.next_hops.end_round();
-        self.counters.end_round();
         self.hints = Tables::default();
+        self.counters.end_round_but(|key| match key {
+            CounterKey::Uplink(key) => idle.teids.contains(&key.teid.get()),
+            CounterKey::Uplink6(key) => idle.teids.contains(&key.teid.get()),
+            CounterKey::Downlink4(key) => idle.users4.contains(&key.ue),
+            CounterKey::Downlink6(key) => idle.users6.contains(&key.ue),
+        })
+    }
+}
+
+/// Static sessions that are there and not in force, as those of a pod whose interface is down: no address of
+/// theirs may be known, so this is what tells their counters.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    teids: BTreeSet<u32>,
+    users4: BTreeSet<Be32>,
+    users6: BTreeSet<[Be32; 2]>,
+}
+
+impl Idle {
+    pub(super) fn add(&mut self, flat: &Flat) {
+        self.teids.extend(flat.uplink.as_ref().map(|it| it.teid));
+        self.users4.extend(flat.ue4.map(Be32::from));
+        self.users6.extend(flat.ue6.map(half));
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Tables {
     pub rules: BTreeMap<RuleKey, Rule>,
     pub meters: BTreeSet<MeterKey>,
     pub usages: BTreeSet<UsageKey>,
+    /// Counters of sessions that were out of force until now: they go on. Of what is wanted only.
+    pub resumed: BTreeSet<u32>,
 }
 
 /// A master that carries at least one fast-path endpoint.
