@@ -45,6 +45,7 @@ pub const FIELDS: &[&str] = &[
     "icmpv6.type",
     "icmpv6.checksum.status",
     "tcp.checksum",
+    "tcp.checksum_calculated",
     "tcp.checksum.status",
     "_ws.malformed",
 ];

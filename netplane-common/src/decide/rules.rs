@@ -110,6 +110,10 @@ pub(super) fn uplink<F: Frame, T: Tables>(
         Ok(at) => frame.opaque(at, arrival.port.ifindex),
         Err(reason) => return not_forwarded(entry.network, reason),
     };
+    // A chain that goes on behind the message's end says nothing of a packet in it.
+    if at > packet.end() {
+        return not_forwarded(entry.network, Reason::Malformed);
+    }
     let looks = entry.flags & uplink_flags::CHECK_QFI != 0;
     let qfi = if looks { qfi(frame, packet.at, packet.gtpu) } else { None };
     let qfi = qfi.map_or(0, |it| 1 << (it & 0x3f));

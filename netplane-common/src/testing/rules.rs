@@ -266,6 +266,18 @@ pub(super) fn uplink() -> Vec<Case> {
             drop(N3, Reason::NoRule),
             None,
         ),
+        case(
+            "rules: a chain of extension headers that passes the message's end",
+            with_rules(&[Rule { filter: of_qfi, ..relay }], &[]),
+            // Four bytes of optional fields are in the message, and its PDU Session Container is not.
+            {
+                let datagram = packet::gtpu_with_container(TEID, 1, QFI, &[]);
+                let length = [&datagram[..2], &[0, 4], &datagram[4..]].concat();
+                from_gnb(&length)
+            },
+            drop(N3, Reason::Malformed),
+            None,
+        ),
         case("rules: one of several QFIs", only_qfi(), in_flow(5), REDIRECT, to_router(&one_hop(&inner))),
         case("rules: another QFI", only_qfi(), in_flow(6), drop(N3, Reason::NoRule), None),
         case("rules: no QFI where some are wanted", only_qfi(), plain, drop(N3, Reason::NoRule), None),
