@@ -8,7 +8,7 @@ use aya::maps::{Array, Map, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, EbpfLoader};
 
 /// Maps of other programs in the object, which take memory although nobody uses them.
-const OTHERS: [&str; 3] = ["FLOOR_UPLINK", "FLOOR_DOWNLINK", "FLOOR_COUNTERS"];
+const OTHERS: [&str; 4] = ["FLOOR_UPLINK", "FLOOR_DOWNLINK", "FLOOR_COUNTERS", "FLOOR_LINES"];
 
 /// Loads the object with maps of these sizes.
 pub(crate) fn load(sizes: &[(&str, u32)]) -> Result<Ebpf> {

@@ -99,18 +99,21 @@ fn run_on(cpu: usize, plan: &Plan, mut progress: impl FnMut(&str)) -> Result<Vec
 /// whatever the machine does meets all of them.
 fn measure(programs: &mut Programs, scenario: Scenario, plan: &Plan) -> Result<Vec<Row>> {
     programs.use_scenario(scenario)?;
-    let (mut tested, mut floors) = (Vec::new(), Vec::new());
+    let (mut tested, mut floors, mut indexed) = (Vec::new(), Vec::new(), Vec::new());
     // One round that does not count fills caches and maps.
     for round in 0..=plan.rounds {
         let empty = programs.run(scenario, programs::EMPTY, plan.packets)?;
         let cost = programs.run(scenario, programs::TESTED, plan.packets)? - empty;
-        let floor = match scenario.path.floor() {
-            Some(floor) => Some(programs.run(scenario, floor, plan.packets)? - empty),
-            None => None,
+        let mut beside = |floor: Option<&str>| -> Result<Option<f64>> {
+            let run = floor.map(|it| programs.run(scenario, it, plan.packets)).transpose()?;
+            Ok(run.map(|it| it - empty))
         };
+        let floor = beside(scenario.path.floor())?;
+        let other = beside(scenario.path.indexed_floor())?;
         if round > 0 {
             tested.push(cost);
             floors.extend(floor);
+            indexed.extend(other);
         }
     }
     let row = |subject: &str, samples| {
@@ -120,8 +123,10 @@ fn measure(programs: &mut Programs, scenario: Scenario, plan: &Plan) -> Result<V
             .with("order", scenario.order.name())
     };
     let mut rows = vec![row("netplane", tested)];
-    if !floors.is_empty() {
-        rows.push(row("floor", floors));
+    for (subject, samples) in [("floor", floors), ("indexed floor", indexed)] {
+        if !samples.is_empty() {
+            rows.push(row(subject, samples));
+        }
     }
     Ok(rows)
 }

@@ -40,7 +40,7 @@ impl Programs {
         sizes.push(("TURNS", TURNS));
         let mut bench = objects::load(&sizes)?;
         load_xdp(&mut product).context("cannot load the product's programs")?;
-        for name in ["wrapper", EMPTY, "floor_uplink", "floor_downlink"] {
+        for name in ["wrapper", EMPTY, "floor_uplink", "floor_indexed", "floor_downlink"] {
             load_program(&mut bench, name)?;
         }
         tables::fill(&mut product, sessions).context("cannot fill the product's tables")?;

@@ -55,6 +55,14 @@ impl Path {
         }
     }
 
+    /// The floor with an array in place of a hash table.
+    pub(super) const fn indexed_floor(self) -> Option<&'static str> {
+        match self {
+            Self::Uplink => Some("floor_indexed"),
+            _ => None,
+        }
+    }
+
     /// The floor program beside it.
     pub(super) const fn floor(self) -> Option<&'static str> {
         match self {

@@ -104,9 +104,20 @@ type FloorSession = [u32; 6];
 /// `FloorNextHop` of the same file: MACs, port.
 type FloorNextHop = [u32; 4];
 
+/// `FloorLine` of the same file: session, TEID, and nothing counted yet.
+type FloorLine = [u32; 16];
+
+/// An index for each value of a TEID's lowest 20 bits.
+const FLOOR_LINES: u32 = 1 << 20;
+
 /// Sizes of the floor's maps.
-pub(super) fn floor_sizes(sessions: u32) -> [(&'static str, u32); 3] {
-    [("FLOOR_UPLINK", sessions), ("FLOOR_DOWNLINK", sessions), ("FLOOR_COUNTERS", 2 * sessions)]
+pub(super) fn floor_sizes(sessions: u32) -> [(&'static str, u32); 4] {
+    [
+        ("FLOOR_UPLINK", sessions),
+        ("FLOOR_DOWNLINK", sessions),
+        ("FLOOR_COUNTERS", 2 * sessions),
+        ("FLOOR_LINES", FLOOR_LINES),
+    ]
 }
 
 /// Fills the floor's maps with the same sessions.
@@ -125,6 +136,14 @@ pub(super) fn fill_floor(bench: &mut Ebpf, sessions: u32) -> Result<()> {
     for it in 0..sessions {
         let key = [uplink_key(it).teid.raw(), raw(cases::POD_N3)];
         uplink.insert(key, session(it, cases::TO_ROUTER, it), 0)?;
+    }
+    let mut lines: Array<_, FloorLine> = map(bench, "FLOOR_LINES")?;
+    for it in 0..sessions {
+        let teid = uplink_key(it).teid;
+        let mut line = FloorLine::default();
+        line[..6].copy_from_slice(&session(it, cases::TO_ROUTER, it));
+        line[6] = teid.raw();
+        lines.set(teid.get() % FLOOR_LINES, line, 0)?;
     }
     let mut downlink: HashMap<_, u32, FloorSession> = map(bench, "FLOOR_DOWNLINK")?;
     for it in 0..sessions {
