@@ -118,6 +118,13 @@ pub struct Far {
     /// For APPLY_ACTION_FORW.
     #[prost(message, optional, tag = "3")]
     pub forwarding_parameters: ::core::option::Option<ForwardingParameters>,
+    /// NOCP of the Apply Action, with APPLY_ACTION_BUFF: the first packet of each PDR that is buffered is reported.
+    #[prost(bool, tag = "4")]
+    pub notify_cp: bool,
+    /// DL Buffering Suggested Packet Count (§8.2.30) of its BAR: so many packets of each PDR are kept, if the agent allows
+    /// as many for a session; 0: as many as it allows.
+    #[prost(uint32, tag = "5")]
+    pub dl_buffering_suggested_packet_count: u32,
 }
 /// Forwarding Parameters (§7.5.2.3-2).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -373,7 +380,7 @@ pub struct WatchRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchResponse {
-    #[prost(oneof = "watch_response::Event", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "watch_response::Event", tags = "1, 2, 3, 4, 5, 6")]
     pub event: ::core::option::Option<watch_response::Event>,
 }
 /// Nested message and enum types in `WatchResponse`.
@@ -393,7 +400,23 @@ pub mod watch_response {
         UsageReport(super::UsageReport),
         #[prost(message, tag = "5")]
         Gtpu(super::GtpuEvent),
+        #[prost(message, tag = "6")]
+        DownlinkData(super::DownlinkDataReport),
     }
+}
+/// Downlink Data Report (§7.5.8.2): a packet for a PDR whose FAR has BUFF and NOCP is kept, and is the first. While nobody
+/// watches the next one is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DownlinkDataReport {
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub pdr_id: u32,
+    /// Downlink Data Service Information (§8.2.27): the QFI of the PDR's QER, if it has one, and the packet's DSCP.
+    #[prost(uint32, optional, tag = "3")]
+    pub qfi: ::core::option::Option<u32>,
+    #[prost(uint32, tag = "4")]
+    pub dscp: u32,
 }
 /// A GTP-U message to an endpoint of the pod. The pod gets the message as well, unless the network's metadata says
 /// otherwise. Of very many at a time some are left out.
@@ -451,6 +474,8 @@ pub enum ApplyAction {
     Unspecified = 0,
     Drop = 1,
     Forw = 2,
+    /// For PDRs from CORE: packets are kept until the FAR is another one. DROP drops them, FORW forwards them in order.
+    Buff = 3,
 }
 impl ApplyAction {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -462,6 +487,7 @@ impl ApplyAction {
             Self::Unspecified => "APPLY_ACTION_UNSPECIFIED",
             Self::Drop => "APPLY_ACTION_DROP",
             Self::Forw => "APPLY_ACTION_FORW",
+            Self::Buff => "APPLY_ACTION_BUFF",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -470,6 +496,7 @@ impl ApplyAction {
             "APPLY_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
             "APPLY_ACTION_DROP" => Some(Self::Drop),
             "APPLY_ACTION_FORW" => Some(Self::Forw),
+            "APPLY_ACTION_BUFF" => Some(Self::Buff),
             _ => None,
         }
     }

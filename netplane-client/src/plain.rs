@@ -70,13 +70,19 @@ impl Plain {
             id: 1,
             apply_action: ApplyAction::Forw.into(),
             forwarding_parameters: Some(forward(Interface::Core, &self.data, None)),
+            ..Far::default()
         };
         let outer = OuterHeaderCreation { teid: self.peer_teid, address: self.peer.clone() };
         let back = if self.peer.is_empty() {
-            Far { id: 2, apply_action: ApplyAction::Drop.into(), forwarding_parameters: None }
+            Far { id: 2, apply_action: ApplyAction::Drop.into(), ..Far::default() }
         } else {
             let parameters = Some(forward(Interface::Access, &self.access, Some(outer)));
-            Far { id: 2, apply_action: ApplyAction::Forw.into(), forwarding_parameters: parameters }
+            Far {
+                id: 2,
+                apply_action: ApplyAction::Forw.into(),
+                forwarding_parameters: parameters,
+                ..Far::default()
+            }
         };
         let qer = self.qfi.map(|qfi| Qer { id: 1, qfi: Some(qfi), ..Qer::default() });
         Session {

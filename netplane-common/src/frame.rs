@@ -1,6 +1,7 @@
 //! A packet's bytes behind one bounds check. The BPF crate implements [`Frame`] for `xdp_md` and
 //! `__sk_buff`; [`SliceFrame`] is the same thing on a vector, for tests, fuzzers and reference runs.
 
+use crate::map::Buffered;
 use crate::wire::Wire;
 use crate::wire::ethernet::EtherType;
 
@@ -91,6 +92,18 @@ pub trait Frame {
     /// Whether the kernel can make wire packets of a frame that `prepare` refuses.
     #[inline(always)]
     fn can_be_finished(&self) -> bool {
+        false
+    }
+
+    /// Hands a copy to the agent, which keeps it. `false`: it does not take it. The length and the tag are filled in.
+    #[inline(always)]
+    fn keep(&self, _about: &Buffered) -> bool {
+        false
+    }
+
+    /// Whether this is a frame that the agent has kept and gives back.
+    #[inline(always)]
+    fn is_released(&self) -> bool {
         false
     }
 

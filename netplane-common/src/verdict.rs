@@ -68,6 +68,12 @@ reasons! {
     RateExceeded = 14, "rate-exceeded", drop;
     /// A quota of the session's URRs is used up.
     QuotaExhausted = 15, "quota-exhausted", drop;
+    /// The packet was to be buffered, and no agent took it, or the agent did not keep up.
+    NotBuffered = 16, "not-buffered", drop;
+    /// A buffered packet made room for a newer one.
+    BufferOverflow = 17, "buffer-overflow", drop;
+    /// A buffered packet's session has gone, or the agent has ended.
+    BufferDiscarded = 18, "buffer-discarded", drop;
     /// A G-PDU for an endpoint, but no session for its TEID: the pod may know it.
     PassUnknownTeid = 32, "pass-unknown-teid", pass;
     /// A GTP-U message that is for the pod: Echo, Error Indication, End Marker and the like.
@@ -132,6 +138,8 @@ pub enum Verdict {
     ToRules {
         network: u16,
     },
+    /// Kept by the agent, which gives it back or counts why not.
+    Buffered,
 }
 
 /// A verdict in one word, as the programs hand it on. Every bit is defined whatever the verdict is: of an enum,
@@ -153,12 +161,14 @@ pub enum Kind {
     ToAnswer = 6,
     Unfinished = 7,
     ToRules = 8,
+    Buffered = 9,
 }
 
 impl Packed {
     pub const PASS: Self = Self::new(Kind::Pass, 0, 0, 0);
     pub const TRANSMIT: Self = Self::new(Kind::Transmit, 0, 0, 0);
     pub const UNFINISHED: Self = Self::new(Kind::Unfinished, 0, 0, 0);
+    pub const BUFFERED: Self = Self::new(Kind::Buffered, 0, 0, 0);
 
     #[inline(always)]
     const fn new(kind: Kind, reason: u8, network: u16, port: u32) -> Self {
@@ -215,6 +225,7 @@ impl Packed {
             6 => Kind::ToAnswer,
             7 => Kind::Unfinished,
             8 => Kind::ToRules,
+            9 => Kind::Buffered,
             _ => Kind::Pass,
         }
     }
@@ -266,6 +277,7 @@ impl From<Packed> for Verdict {
             Kind::ToAnswer => Self::ToAnswer { network, reason },
             Kind::Unfinished => Self::Unfinished,
             Kind::ToRules => Self::ToRules { network },
+            Kind::Buffered => Self::Buffered,
         }
     }
 }

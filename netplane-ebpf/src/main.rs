@@ -9,6 +9,7 @@
 
 mod counters;
 mod failures;
+mod keep;
 mod maps;
 mod skb;
 mod tables;
@@ -58,8 +59,8 @@ fn netplane_xdp(ctx: XdpContext) -> u32 {
             unsafe { maps::XDP_RULES.tail_call(&ctx, 0) };
             xdp_action::XDP_DROP
         }
-        // Never: this frame cannot be answered, and drivers hand over what they received.
-        Kind::Answer | Kind::Unfinished => xdp_action::XDP_PASS,
+        // Never: this frame cannot be answered, has no rules, and drivers hand over what they received.
+        Kind::Answer | Kind::Unfinished | Kind::Buffered => xdp_action::XDP_PASS,
     }
 }
 
@@ -93,8 +94,8 @@ fn netplane_xdp_rules(ctx: XdpContext) -> u32 {
             counters::count_drop(&ctx, verdict, frame.len());
             xdp_action::XDP_DROP
         }
-        // The tables have changed meanwhile: as if the packet had been lost on its way.
-        Kind::ToRules | Kind::Answer | Kind::Unfinished => xdp_action::XDP_DROP,
+        // The agent has a copy; or the tables have changed meanwhile: as if the packet had been lost on its way.
+        Kind::Buffered | Kind::ToRules | Kind::Answer | Kind::Unfinished => xdp_action::XDP_DROP,
     }
 }
 

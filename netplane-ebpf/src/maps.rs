@@ -2,7 +2,9 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::maps::{
+    Array, DevMap, HashMap, LpmTrie, PerCpuArray, PerfEventByteArray, ProgramArray, RingBuf,
+};
 use netplane_common::map::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey,
     NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule,
@@ -79,6 +81,10 @@ pub(crate) static XDP_ANSWER_FRAGS: ProgramArray = ProgramArray::with_max_entrie
 /// One element: the TC program that answers.
 #[map]
 pub(crate) static TC_ANSWER: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// Packets that the agent keeps, each behind a [`netplane_common::map::Buffered`]. Not a ring buffer: of this array the
+/// kernel copies all of a frame, in fragments or not, and without an agent it has no elements. Not pinned for that.
+#[map]
+pub(crate) static BUFFERED: PerfEventByteArray = PerfEventByteArray::new(0);
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 

@@ -9,6 +9,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::TcContext;
 use netplane_common::frame::Frame;
+use netplane_common::map::{Buffered, RELEASED};
 use netplane_common::wire::ethernet::{EtherType, Ethernet, VlanTag};
 use netplane_common::wire::{Be16, Wire};
 
@@ -196,6 +197,18 @@ impl<const ANSWERS: bool, const RULES: bool> Frame for SkbFrame<ANSWERS, RULES> 
     #[inline(always)]
     fn opaque(&self, offset: usize, by: u32) -> usize {
         xdp::opaque(offset, by)
+    }
+
+    #[inline(always)]
+    fn keep(&self, about: &Buffered) -> bool {
+        crate::keep::of_skb(self.skb, about.ifindex, about.counter, about.pdr, about.network.into()) != 0
+    }
+
+    #[inline(always)]
+    fn is_released(&self) -> bool {
+        // Only at the far end of the wire: the second word of the control buffer says so. Marks of others mean nothing.
+        let at_far_end = RULES && self.field(|it| it.cb[1]) != 0;
+        at_far_end && self.field(|it| it.mark) & RELEASED != 0
     }
 
     #[inline(always)]

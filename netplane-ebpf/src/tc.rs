@@ -8,7 +8,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use netplane_common::decide::packed;
 use netplane_common::frame::Frame;
-use netplane_common::map::{NO_INDEX, PodKey, TC_PASSED};
+use netplane_common::map::{NO_INDEX, PodKey, RELEASED, TC_PASSED};
 use netplane_common::verdict::{Kind, Packed};
 use netplane_common::wire::ethernet::Ethernet;
 
@@ -26,7 +26,8 @@ fn netplane_tc(mut ctx: TcContext) -> i32 {
     }
     let mut place = Place::of(&ctx);
     if place.ifindex == place.far {
-        let mark = field(&ctx, |it| it.mark);
+        // What the agent releases is marked beside that, for the program that has rules.
+        let mark = field(&ctx, |it| it.mark) & !RELEASED;
         place = Place { ifindex: mark, near: 0, ..place };
     }
     let action = run(&mut ctx, place, true);
@@ -130,7 +131,7 @@ fn netplane_tc_rules(mut ctx: TcContext) -> i32 {
             counters::count_drop(&ctx, verdict, frame.len());
             DROP
         }
-        // The tables have changed meanwhile: as if the packet had been lost on its way.
+        // The agent has a copy; or the tables have changed meanwhile: as if the packet had been lost on its way.
         _ => DROP,
     }
 }
@@ -178,8 +179,8 @@ fn run(ctx: &mut TcContext, place: Place, count_passed: bool) -> i32 {
             ctx.set_mark(ifindex);
             to(place.near, 0)
         }
-        // Never: this frame cannot be answered.
-        Kind::Answer => DROP,
+        // Never: this frame cannot be answered, and has no rules.
+        Kind::Answer | Kind::Buffered => DROP,
     }
 }
 

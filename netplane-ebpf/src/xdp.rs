@@ -12,6 +12,7 @@ use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
 use core::intrinsics::is_val_statically_known;
 use netplane_common::frame::Frame;
+use netplane_common::map::Buffered;
 use netplane_common::wire::Wire;
 
 /// No offset of ours is larger; the verifier wants a bound before it adds one to a packet pointer.
@@ -336,6 +337,12 @@ impl<const ANSWERS: bool, const RULES: bool> Frame for XdpFrame<'_, ANSWERS, RUL
         // SAFETY: as for `move_head`.
         let result = unsafe { bpf_xdp_adjust_tail(self.ctx.as_ptr().cast(), delta) };
         (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn keep(&self, about: &Buffered) -> bool {
+        let (ctx, len) = (self.ctx.as_ptr().cast(), self.len() as u32);
+        crate::keep::of_xdp(ctx, about.counter, about.pdr, about.network.into(), len) != 0
     }
 
     #[inline(always)]

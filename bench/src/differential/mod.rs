@@ -41,9 +41,11 @@ impl Fates {
             Verdict::Transmit | Verdict::Redirect { .. } | Verdict::Deliver { .. } => &mut self.forwarded,
             Verdict::Answer { .. } | Verdict::ToAnswer { .. } => &mut self.answered,
             Verdict::Drop { .. } => &mut self.dropped,
-            Verdict::Pass | Verdict::PassCounted { .. } | Verdict::Unfinished | Verdict::ToRules { .. } => {
-                &mut self.passed
-            }
+            Verdict::Pass
+            | Verdict::PassCounted { .. }
+            | Verdict::Unfinished
+            | Verdict::ToRules { .. }
+            | Verdict::Buffered => &mut self.passed,
         } += 1;
     }
 }

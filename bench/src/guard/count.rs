@@ -163,7 +163,7 @@ fn counts(packet: &[u8], tables: &MapTables) -> (Verdict, Counts) {
         }
         Verdict::Pass | Verdict::Transmit => {}
         // Not of frames in memory: they can be answered, and are packets.
-        Verdict::ToAnswer { .. } | Verdict::Unfinished | Verdict::ToRules { .. } => {}
+        Verdict::ToAnswer { .. } | Verdict::Unfinished | Verdict::ToRules { .. } | Verdict::Buffered => {}
     }
     (verdict, counts.take())
 }
@@ -188,7 +188,9 @@ pub(super) fn paths() -> BTreeMap<String, Counts> {
             Verdict::Answer { .. } => "any that is answered, at most",
             Verdict::Drop { .. } => "any that is dropped, at most",
             Verdict::Pass | Verdict::PassCounted { .. } => "any that is passed, at most",
-            Verdict::ToAnswer { .. } | Verdict::Unfinished | Verdict::ToRules { .. } => continue,
+            Verdict::ToAnswer { .. } | Verdict::Unfinished | Verdict::ToRules { .. } | Verdict::Buffered => {
+                continue;
+            }
         };
         let kind = if counts.contains_key(RULES) { format!("with rules: {kind}") } else { kind.to_owned() };
         let most: &mut Counts = paths.entry(kind).or_default();

@@ -198,7 +198,9 @@ pub(super) fn encapsulate<'t, F: Frame, T: Tables, D: Dues>(
     user: User,
     dues: D,
 ) -> Result<&'t NextHop, Reason> {
-    if entry.action != SessionAction::Forward as u8 {
+    // Of a rule that buffers, only what is released comes here.
+    let is_released = D::OF_RULE && entry.action == SessionAction::Buffer as u8;
+    if entry.action != SessionAction::Forward as u8 && !is_released {
         return Err(Reason::SessionDrop);
     }
     let end = l3 + usize::from(user.total_length);

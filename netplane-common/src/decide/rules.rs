@@ -5,8 +5,8 @@ use super::uplink::GPdu;
 use super::{Arrival, downlink, not_forwarded, uplink};
 use crate::frame::Frame;
 use crate::map::{
-    DownlinkEntry, Filter, MAX_METERS, MAX_RULES, MAX_USAGES, Rule, RuleKey, UplinkEntry, filter_has,
-    uplink_flags,
+    Buffered, DownlinkEntry, Filter, MAX_METERS, MAX_RULES, MAX_USAGES, NO_INDEX, Rule, RuleKey,
+    SessionAction, UplinkEntry, filter_has, uplink_flags,
 };
 use crate::parse::{payload_offset, qfi};
 use crate::tables::Tables;
@@ -17,6 +17,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What is to be paid for a packet before it is rewritten, and when it has been.
 pub(super) trait Dues: Copy {
+    /// Whether a rule is for the packet.
+    const OF_RULE: bool;
+
     /// Asked after all else: who pays is forwarded, unless there is no room.
     fn owe<T: Tables>(self, tables: &T, bytes: u32) -> Result<(), Reason>;
     fn paid<T: Tables>(self, tables: &T, bytes: u32);
@@ -30,6 +33,8 @@ pub(super) trait Dues: Copy {
 
 /// Of sessions without rules: nothing.
 impl Dues for () {
+    const OF_RULE: bool = false;
+
     #[inline(always)]
     fn owe<T: Tables>(self, _: &T, _: u32) -> Result<(), Reason> {
         Ok(())
@@ -44,6 +49,8 @@ impl Dues for () {
 struct OfRule<'r, const UPLINK: bool>(&'r Rule, u32);
 
 impl<const UPLINK: bool> Dues for OfRule<'_, UPLINK> {
+    const OF_RULE: bool = true;
+
     #[inline(always)]
     fn owe<T: Tables>(self, tables: &T, bytes: u32) -> Result<(), Reason> {
         match owe(self.0, tables, bytes, UPLINK) {
@@ -140,10 +147,31 @@ pub(super) fn downlink<F: Frame, T: Tables>(
     let Some(rule) = find(frame, tables, entry.rules, place(arrival.l3, end), 0) else {
         return not_forwarded(entry.network, Reason::NoRule);
     };
+    if rule.downlink.action == SessionAction::Buffer as u8 && !goes_on(frame, &rule.downlink) {
+        let about = Buffered {
+            ifindex: arrival.port.ifindex,
+            counter: entry.counter,
+            pdr: rule.downlink.rules,
+            len: 0,
+            network: entry.network,
+            vlan: 0,
+        };
+        return if frame.keep(&about) {
+            Packed::BUFFERED
+        } else {
+            not_forwarded(entry.network, Reason::NotBuffered)
+        };
+    }
     match downlink::forward(frame, tables, arrival, &rule.downlink, user, OfRule::<false>(rule, 0)) {
         Ok(verdict) => verdict,
         Err(reason) => downlink::refused(frame, tables, arrival, entry, reason),
     }
+}
+
+/// Whether a packet for which there is a rule to buffer is one that was, and there is a way for it by now.
+#[inline(always)]
+fn goes_on<F: Frame>(frame: &F, entry: &DownlinkEntry) -> bool {
+    entry.next_hop != NO_INDEX && frame.is_released()
 }
 
 /// Where a packet begins and ends, in one argument: a BPF function has five.

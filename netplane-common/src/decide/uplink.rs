@@ -133,7 +133,7 @@ pub(super) fn session<F: Frame, T: Tables, D: Dues>(
     dues: D,
 ) -> Result<Packed, Reason> {
     match SessionAction::from_number(entry.action) {
-        SessionAction::Drop => Err(Reason::SessionDrop),
+        SessionAction::Drop | SessionAction::Buffer => Err(Reason::SessionDrop),
         SessionAction::Relay => relay::forward(frame, tables, arrival, entry, packet, dues),
         // The tunnel ends at the pod: as other messages to it.
         SessionAction::Forward if packet.gtpu.message == message::END_MARKER => {

@@ -1,6 +1,7 @@
 //! The layout of every map key and value. `LAYOUT_VERSION` goes up with every change to any of
 //! them, so that an agent never reads pins of another layout.
 
+mod buffered;
 mod counters;
 mod endpoint;
 mod event;
@@ -11,6 +12,7 @@ mod pod;
 mod rule;
 mod session;
 
+pub use buffered::{Buffered, RELEASED};
 pub use counters::{
     AnswerBudget, Counter, NETWORK_COUNTERS_STRIDE, NETWORK_NAME_MAX, NetworkName, network_counter_index,
 };

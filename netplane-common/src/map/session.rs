@@ -15,6 +15,9 @@ pub enum SessionAction {
     Forward = 1,
     /// Uplink only: to another GTP-U peer under a new F-TEID.
     Relay = 2,
+    /// Downlink only, in rules: kept by the agent until the rule is another one (BUFF). An entry with a next hop
+    /// forwards what the agent releases.
+    Buffer = 3,
 }
 
 /// The local F-TEID at which a G-PDU arrives over IPv4, on the port that it arrives at.
@@ -148,7 +151,7 @@ pub struct DownlinkEntry {
     pub reserved0: u16,
     /// Index of the data endpoint, which speaks as the users' router.
     pub scope: u32,
-    /// With [`downlink_flags::RULES`]: their set.
+    /// With [`downlink_flags::RULES`]: their set. In a rule: its PDR.
     pub rules: u32,
     pub reserved1: u32,
 }
@@ -160,6 +163,7 @@ impl SessionAction {
         match number {
             1 => Self::Forward,
             2 => Self::Relay,
+            3 => Self::Buffer,
             _ => Self::Drop,
         }
     }

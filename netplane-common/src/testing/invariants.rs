@@ -109,6 +109,7 @@ pub fn judge(tables: &MapTables, packet: &[u8], passage: &Passage) -> Judgement 
         Verdict::Drop { reason, .. } => hold(reason.is_drop(), "a drop has a reason to drop")?,
         Verdict::PassCounted { reason, .. } => hold(!reason.is_drop(), "a pass has a reason to pass")?,
         Verdict::Pass => {}
+        Verdict::Buffered => return hold(passage.counted.is_empty(), "nobody pays for what is kept"),
         Verdict::ToAnswer { .. } | Verdict::Unfinished | Verdict::ToRules { .. } => {
             return Err("a frame in memory is whole, and is answered at once".to_owned());
         }

@@ -4,8 +4,8 @@ use super::cases::*;
 use super::packet::{self, ETHERTYPE_IPV6, Ipv4, Ipv6};
 use super::tables::MapTables;
 use crate::map::{
-    DownlinkEntry, Filter, MeterKey, MeterUse, Rate, Rule, RuleKey, SessionAction, UplinkEntry, Usage,
-    UsageKey, UsageLimits, downlink_flags, filter_has, uplink_flags,
+    DownlinkEntry, Filter, MeterKey, MeterUse, NO_INDEX, Rate, Rule, RuleKey, SessionAction, UplinkEntry,
+    Usage, UsageKey, UsageLimits, downlink_flags, filter_has, uplink_flags,
 };
 use crate::verdict::{Reason, Verdict};
 use crate::wire::{Be32, ip};
@@ -120,6 +120,13 @@ pub(super) fn filters() -> Vec<Case> {
     let from =
         |source, port| Ipv4 { id: 7, ..Ipv4::new(source, UE, packet::udp(port, 40_000, b"to the user")) };
     let to_other = |port| Ipv4 { destination: PEER, payload: packet::udp(9, port, b"x"), ..user_packet() };
+    // A test run has no agent. What is forwarded to the user has a rule of its own.
+    let kept = |name, next_hop| {
+        let buffers = DownlinkEntry { action: SessionAction::Buffer as u8, next_hop, ..downlink_entry() };
+        let rules = [Rule { filter: dns(false), ..rule() }, Rule { downlink: buffers, ..rule() }];
+        let packet = from_router(&from(SERVER, 54).bytes());
+        case(name, with_rules(&[], &rules), packet, drop(N6, Reason::NotBuffered), None)
+    };
     let fragment = Ipv4 { fragment: 0x2000, ..from(SERVER, 53) };
     let rest = Ipv4 { fragment: 0x00b9, ..from(SERVER, 53) };
     let options = Ipv4 { options: vec![1, 1, 1, 0], ..from(SERVER, 53) };
@@ -140,6 +147,8 @@ pub(super) fn filters() -> Vec<Case> {
             drop(N6, Reason::SessionDrop),
             None,
         ),
+        kept("rules: to an idle user, where no agent keeps it", NO_INDEX),
+        kept("rules: to an idle user whose way is known, and it was not kept before", TO_GNB),
         case(
             "rules: padding is no port",
             by_precedence(),

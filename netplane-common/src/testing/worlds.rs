@@ -376,7 +376,9 @@ mod tests {
                     panic!("seed {seed} round {round}: {rule}: {:?}\n{}", passage.verdict, hex(&packet));
                 }
                 let kind = match passage.verdict {
-                    Verdict::Pass | Verdict::Unfinished | Verdict::ToRules { .. } => "pass",
+                    Verdict::Pass | Verdict::Unfinished | Verdict::ToRules { .. } | Verdict::Buffered => {
+                        "pass"
+                    }
                     Verdict::Transmit => "transmit",
                     Verdict::Redirect { .. } => "redirect",
                     Verdict::Deliver { .. } => "deliver",
@@ -395,7 +397,13 @@ mod tests {
             .map(|it| it.name())
             .chain(["pass", "transmit", "redirect"])
             .filter(|name| {
-                let without_rules = ["rate-exceeded", "quota-exhausted"];
+                let without_rules = [
+                    "rate-exceeded",
+                    "quota-exhausted",
+                    "not-buffered",
+                    "buffer-overflow",
+                    "buffer-discarded",
+                ];
                 !["no-room", "merged", "pass-local", "pass-headers-hidden"].contains(name)
                     && !without_rules.contains(name)
                     && verdicts.get(name).is_none_or(|count| *count < 20)

@@ -19,6 +19,15 @@ mod sink;
 
 mod wrapper;
 
+/// Nobody buffers here.
+mod keep {
+    use aya_ebpf::bindings::xdp_md;
+
+    pub(crate) fn of_xdp(_: *mut xdp_md, _: u32, _: u32, _: u32, _: u32) -> u32 {
+        0
+    }
+}
+
 #[path = "../xdp.rs"]
 mod xdp;
 

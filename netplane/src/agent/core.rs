@@ -1,10 +1,13 @@
 //! The loop's state: the world, what is in the kernel, and what is wrong.
 
+mod buffers;
 mod choose;
 mod sessions;
 mod upkeep;
 mod usage;
 
+pub(super) use self::buffers::BufferLimits;
+use self::buffers::Buffers;
 use self::sessions::Identities;
 use self::usage::Usages;
 use super::beside::Beside;
@@ -41,6 +44,7 @@ use netplane_common::wire::ip;
 use prometheus_client::registry::Registry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -89,6 +93,7 @@ pub(super) struct Core<K> {
     journal: Option<Journal>,
     happened: broadcast::Sender<Happened>,
     usages: Usages,
+    buffers: Buffers,
     /// Operations of theirs that wait for the reconcile to be carried out.
     of_sessions: Vec<Operation>,
     /// Sessions written down since memory was given back.
@@ -140,6 +145,7 @@ impl<K: Kernel> Core<K> {
             journal: None,
             happened: broadcast::Sender::new(EVENTS),
             usages: Usages::default(),
+            buffers: Buffers::default(),
             of_sessions: Vec::new(),
             edits: 0,
             stale: true,
@@ -147,7 +153,13 @@ impl<K: Kernel> Core<K> {
     }
 
     /// Opens the journal: its sessions are those that an earlier agent has left in the tables.
-    pub(super) fn take_over_sessions(&mut self, journal: &Path, per_pod: u32) -> Result<(), AgentError> {
+    pub(super) fn take_over_sessions(
+        &mut self,
+        journal: &Path,
+        per_pod: u32,
+        buffers: BufferLimits,
+    ) -> Result<(), AgentError> {
+        self.buffers.limits = buffers;
         self.programmed.limits = Limits { counters: self.kernel.session_counters_len(), per_pod };
         let opened = Journal::open(journal, |it| self.programmed.restore(it));
         let operation = format!("read {}", journal.display());
@@ -166,6 +178,7 @@ impl<K: Kernel> Core<K> {
                 self.usages.follow(UsageKey { session: handle, urr: urr.id }, urr);
             }
         }
+        self.buffer_again();
         Ok(())
     }
 
@@ -335,6 +348,7 @@ impl<K: Kernel> Core<K> {
         );
         let Followed { operations, gone, pods } = followed;
         self.of_sessions.extend(operations);
+        self.discard_buffered(gone.iter().map(|it| it.handle));
         self.write_down(gone);
         if !pods.is_empty() {
             tracing::info!(?pods, "their endpoints are others: their sessions were compiled again");
@@ -431,6 +445,7 @@ impl<K: Kernel> Core<K> {
 
     /// Neighbours that packets have asked for, each once, and what watchers want to know.
     pub(super) fn drain_events(&mut self) {
+        self.buffer();
         let mut wanted = BTreeSet::new();
         let mut messages = BTreeSet::new();
         for raised in self.kernel.drain_events() {
@@ -454,6 +469,11 @@ impl<K: Kernel> Core<K> {
         }
     }
 
+    /// Readable when packets are to be kept.
+    pub(super) fn wakes(&self) -> Option<OwnedFd> {
+        self.kernel.wakes()
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.ground.is_firm() && !self.takes_over
     }
@@ -465,6 +485,7 @@ impl<K: Kernel> Core<K> {
         let ready = self.is_ready();
         let mut status =
             status::gather(&mut self.kernel, &self.compiled, (ready, problems, self.probe.devices()), shown);
+        status.programmed.buffered_packets = self.buffers.len();
         let state = |it: bool| if it { SessionState::Forwarding } else { SessionState::NextHopUnresolved };
         let sessions = self.compiled.sessions.iter().map(|it| (&it.network, state(it.resolved)));
         let nothing = BTreeMap::new();
@@ -533,6 +554,7 @@ impl<K: Kernel> Core<K> {
             usize::MAX,
         );
         status.programmed.sessions = self.programmed.len();
+        status.programmed.buffered_packets = self.buffers.len();
         status
     }
 

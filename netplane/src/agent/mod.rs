@@ -26,7 +26,7 @@ mod unattached;
 
 pub use lock::LockError;
 
-use self::core::Core;
+use self::core::{BufferLimits, Core};
 use crate::dataplane::{Kernel, KernelError};
 use crate::netlink::netns::{Netns, NetnsError};
 use crate::sources;
@@ -38,9 +38,12 @@ use observers::Observers;
 use probe::Probe;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -56,6 +59,9 @@ pub struct Options {
     pub session_socket: PathBuf,
     /// Sessions that one pod may have.
     pub sessions_per_pod: u32,
+    /// Packets that are kept for one session, and bytes of frames in all.
+    pub buffered_packets: usize,
+    pub buffered_bytes: usize,
     /// Where metrics can be had over TCP, besides the socket.
     pub metrics: Option<SocketAddr>,
     /// How many sessions have series of their own there; absent: none.
@@ -141,14 +147,16 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
         Core::new(kernel, Observers::new(facts, options, &stop), options.cluster.is_some(), metrics)?;
     core.probe = Probe::start(&stop)?;
     core.most_session_series = options.metrics_sessions;
-    core.take_over_sessions(&journal(&options.socket), options.sessions_per_pod)?;
+    let buffers = BufferLimits { per_session: options.buffered_packets, bytes: options.buffered_bytes };
+    core.take_over_sessions(&journal(&options.socket), options.sessions_per_pod, buffers)?;
     // The kernel's and the programs' types have been read.
     memory::give_back();
     tokio::select! {
-        () = run_loop(core, events) => {}
+        () = run_loop(&mut core, events) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: the data plane goes on without me"),
         _ = interrupt.recv() => tracing::info!("SIGINT: the data plane goes on without me"),
     }
+    core.end();
     stop.stop();
     Ok(())
 }
@@ -180,13 +188,30 @@ pub fn journal(socket: &Path) -> PathBuf {
     socket.with_file_name("sessions.journal")
 }
 
-async fn run_loop<K: Kernel>(mut core: Core<K>, mut events: mpsc::UnboundedReceiver<Event>) {
+#[expect(unsafe_code, reason = "tokio has no other way to wait for a descriptor")]
+fn readable(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open for as long as it is there, and nobody replaces this one.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
+}
+
+async fn run_loop<K: Kernel>(core: &mut Core<K>, mut events: mpsc::UnboundedReceiver<Event>) {
     let mut tick = tokio::time::interval(TICK);
     let mut poll = tokio::time::interval(POLL);
     // When the news of the world are acted upon: what comes in until then belongs to the same reconcile. A call of
     // the session API does not wait for that.
     let mut due: Option<tokio::time::Instant> = None;
+    // Packets to be kept do not wait for the poll either.
+    let mut packets: Option<AsyncFd<OwnedFd>> = None;
     loop {
+        if packets.is_none() {
+            packets = core.wakes().and_then(readable);
+        }
+        let woken = async {
+            match &packets {
+                Some(it) => it.readable().await.map(|mut it| it.clear_ready()),
+                None => std::future::pending().await,
+            }
+        };
         let wait = async {
             match due {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -196,7 +221,7 @@ async fn run_loop<K: Kernel>(mut core: Core<K>, mut events: mpsc::UnboundedRecei
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return };
-                if handle(&mut core, event) {
+                if handle(core, event) {
                     due = due.or_else(|| Some(tokio::time::Instant::now() + COALESCE));
                 }
             }
@@ -204,6 +229,7 @@ async fn run_loop<K: Kernel>(mut core: Core<K>, mut events: mpsc::UnboundedRecei
                 due = None;
                 core.reconcile();
             }
+            _ = woken => core.buffer(),
             _ = poll.tick() => core.drain_events(),
             _ = tick.tick() => core.tick(),
         }

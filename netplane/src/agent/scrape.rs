@@ -127,6 +127,8 @@ impl Out {
     }
 
     fn kernel(&mut self, scraped: &Scraped<'_>) {
+        let kept = scraped.status.programmed.buffered_packets;
+        self.value("buffered_packets", "Packets that are kept for idle users", kept);
         let set = self.gauge("table_entries", "Entries of the packet program's table");
         for (table, entries) in entries(scraped.tables) {
             set(vec![("table", table.to_owned())], entries);

@@ -36,6 +36,9 @@ pub struct Status {
 #[serde(rename_all = "camelCase")]
 pub struct ProgrammedStatus {
     pub sessions: usize,
+    /// Packets that are kept for idle users (BUFF).
+    #[serde(default)]
+    pub buffered_packets: usize,
     /// Sessions of either kind that fit.
     pub capacity: u32,
     /// Of the kernel's memory, for the tables of sessions.
@@ -185,6 +188,7 @@ pub(super) fn gather<K: Kernel>(
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let programmed = ProgrammedStatus {
         sessions: 0,
+        buffered_packets: 0,
         capacity: kernel.session_counters_len() / 2,
         table_bytes: kernel.session_table_bytes(),
     };

@@ -34,6 +34,8 @@ pub(super) fn run(arguments: &AgentArguments) -> Result<()> {
             .clone()
             .unwrap_or_else(|| arguments.socket.with_file_name("sessions/sessions.sock")),
         sessions_per_pod: arguments.max_sessions_per_pod.unwrap_or(u32::MAX),
+        buffered_packets: arguments.max_buffered_packets,
+        buffered_bytes: arguments.max_buffered_mib << 20,
         metrics: arguments.metrics,
         metrics_sessions: arguments.metrics_sessions,
         cluster,

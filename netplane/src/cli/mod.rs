@@ -78,6 +78,12 @@ struct AgentArguments {
     /// Sessions that one pod may have through the session API; all that fit, if not given.
     #[arg(long, value_name = "NUMBER")]
     max_sessions_per_pod: Option<u32>,
+    /// Packets that are kept for one session whose FARs buffer (BUFF).
+    #[arg(long, value_name = "NUMBER", default_value_t = 256)]
+    max_buffered_packets: usize,
+    /// Memory for packets that are kept, of all sessions together.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    max_buffered_mib: usize,
     /// Answer `GET /metrics` on TCP, too: without TLS, to everybody who gets there.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,

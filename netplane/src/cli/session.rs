@@ -139,6 +139,10 @@ async fn call(mut client: Client, pod: String, verb: Verb) -> Result<()> {
                         it.teid
                     ),
                     Some(watch_response::Event::UsageReport(it)) => println!("usage {}", report(&it)),
+                    Some(watch_response::Event::DownlinkData(it)) => {
+                        let qfi = it.qfi.map(|it| format!(", QFI {it}")).unwrap_or_default();
+                        println!("data for {} by PDR {}, DSCP {}{qfi}", it.session_id, it.pdr_id, it.dscp);
+                    }
                     None => {}
                 }
             }

@@ -1,6 +1,7 @@
 //! The real kernel: loads the object with pinned maps, keeps the links, reads the counters.
 
 use super::bpffs::Pins;
+use super::buffered::Keeper;
 use super::failures::{Failures, Layout};
 use super::fragments::Fragments;
 use super::links::{self, Links};
@@ -12,10 +13,13 @@ use crate::world::tables::{Operation, Tables};
 use aya::maps::MapError;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use netplane_common::map::{Counter, Event, GtpuEvent, Usage, UsageKey, UsageLimits, network_counter_index};
+use netplane_common::map::{
+    Buffered, Counter, Event, GtpuEvent, Usage, UsageKey, UsageLimits, network_counter_index,
+};
 use netplane_common::verdict::Reason;
 use nix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 use zerocopy::FromBytes;
@@ -28,6 +32,7 @@ pub struct BpfKernel {
     pins: Pins,
     upgrade: Upgrade,
     failures: Failures,
+    keeper: Keeper,
     logger: EbpfLogger<&'static dyn log::Log>,
 }
 
@@ -93,10 +98,11 @@ impl BpfKernel {
             source: Box::new(source),
         })?;
         let maps = Maps::take(&mut ebpf)?;
+        let keeper = Keeper::new(super::maps::take(&mut ebpf, "BUFFERED")?);
         let mut links = Links::new(pins.clone(), fragments);
         links.take_over(&mut ebpf)?;
         let failures = Failures::start(&mut ebpf, &pins, layout.as_ref())?;
-        let mut this = Self { ebpf, maps, links, pins, upgrade, failures, logger };
+        let mut this = Self { ebpf, maps, links, pins, upgrade, failures, keeper, logger };
         this.watch();
         Ok(this)
     }
@@ -220,6 +226,34 @@ impl Kernel for BpfKernel {
             events.extend(GtpuEvent::read_from_bytes(&item).ok().map(Raised::Gtpu));
         }
         events
+    }
+
+    fn start_buffering(&mut self) -> Result<(), KernelError> {
+        self.links.wire_to_release(&mut self.ebpf)?;
+        self.keeper.start()
+    }
+
+    fn buffered(&mut self) -> Vec<(Buffered, Vec<u8>)> {
+        self.keeper.take()
+    }
+
+    fn wakes(&self) -> Option<OwnedFd> {
+        self.keeper.wakes()
+    }
+
+    fn release(&mut self, about: &Buffered, frame: &[u8]) -> Result<(), KernelError> {
+        let near = self.links.wire_to_release(&mut self.ebpf)?;
+        self.keeper.release(near, about, frame).map_err(|source| KernelError {
+            operation: "send a packet into the offload wire".to_owned(),
+            remedy: None,
+            source: Box::new(source),
+        })
+    }
+
+    fn count_dropped(&mut self, network: u16, reason: Reason, dropped: Counter) {
+        if let Err(error) = self.maps.add_to_network(network, reason, dropped) {
+            tracing::warn!(%error, reason = reason.name(), "dropped packets are not counted");
+        }
     }
 
     fn attached(&mut self, ifindex: u32) -> Attached {

@@ -2,8 +2,10 @@
 
 use super::Statistics;
 use crate::world::tables::{Operation, Tables};
-use netplane_common::map::{Counter, Event, FailureKey, GtpuEvent, Usage, UsageKey, UsageLimits};
+use netplane_common::map::{Buffered, Counter, Event, FailureKey, GtpuEvent, Usage, UsageKey, UsageLimits};
+use netplane_common::verdict::Reason;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 /// What went wrong with one operation. The rest of a batch is still applied.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +123,27 @@ pub trait Kernel: Send {
 
     /// Events that the programs raised since the last call, oldest first.
     fn drain_events(&mut self) -> Vec<Raised>;
+
+    /// Has packets taken that are to be kept, and makes sure of their way back. Once more: nothing.
+    ///
+    /// # Errors
+    /// The kernel has no memory for that, or no offload wire can be had.
+    fn start_buffering(&mut self) -> Result<(), KernelError>;
+
+    /// Packets to be kept since the last call: those of one CPU in order.
+    fn buffered(&mut self) -> Vec<(Buffered, Vec<u8>)>;
+
+    /// Readable when there are some; `None` before buffering has started.
+    fn wakes(&self) -> Option<OwnedFd>;
+
+    /// Gives a kept packet back: the programs decide on it as if it had just come, and count it.
+    ///
+    /// # Errors
+    /// It cannot be sent; nothing has counted it.
+    fn release(&mut self, about: &Buffered, frame: &[u8]) -> Result<(), KernelError>;
+
+    /// Counts packets of a network that were dropped outside of the programs, for a reason that these do not count.
+    fn count_dropped(&mut self, network: u16, reason: Reason, dropped: Counter);
 
     /// How the kernel says that a master is attached.
     fn attached(&mut self, ifindex: u32) -> Attached;

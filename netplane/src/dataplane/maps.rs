@@ -12,6 +12,7 @@ use netplane_common::map::{
     NextHop, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage,
     UsageKey, UsageLimits,
 };
+use netplane_common::verdict::Reason;
 use netplane_common::wire::{Be32, ip};
 use std::collections::BTreeSet;
 
@@ -183,13 +184,29 @@ impl Maps {
         if new { self.session_counters.set(counter, zero()?, 0) } else { Ok(()) }
     }
 
+    /// Adds to a network's counter, in the element of the first CPU: of reasons that no program counts.
+    pub(super) fn add_to_network(
+        &mut self,
+        network: u16,
+        reason: Reason,
+        more: Counter,
+    ) -> Result<(), MapError> {
+        let index = netplane_common::map::network_counter_index(network, reason as u8);
+        let mut values: Vec<Counter> = self.network_counters.get(&index, 0)?.to_vec();
+        if let Some(first) = values.first_mut() {
+            first.packets = first.packets.wrapping_add(more.packets);
+            first.bytes = first.bytes.wrapping_add(more.bytes);
+        }
+        self.network_counters.set(index, PerCpuValues::try_from(values).map_err(MapError::IoError)?, 0)
+    }
+
     fn name_network(&mut self, index: u16, name: &str) -> Result<(), MapError> {
         // The compiler of tables has refused names that are longer than Kubernetes allows.
         let named = NetworkName::new(name).unwrap_or(NetworkName::FREE);
         if self.networks.get(&u32::from(index), 0)? == named {
             return Ok(());
         }
-        for reason in netplane_common::verdict::Reason::ALL {
+        for reason in Reason::ALL {
             let element = netplane_common::map::network_counter_index(index, *reason as u8);
             self.network_counters.set(element, zero()?, 0)?;
         }
@@ -203,7 +220,7 @@ fn zero() -> Result<PerCpuValues<Counter>, MapError> {
     PerCpuValues::try_from(vec![Counter::default(); cpus]).map_err(MapError::IoError)
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, KernelError> {
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, KernelError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| KernelError {
         operation: format!("open the map {name}"),
         remedy: None,

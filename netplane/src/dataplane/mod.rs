@@ -2,6 +2,7 @@
 
 mod bpf;
 mod bpffs;
+mod buffered;
 mod failures;
 mod fragments;
 mod kernel;

@@ -23,6 +23,8 @@ pub(super) struct Flat {
 /// What is done with packets for which a filter is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FlatRule {
+    /// Identifier of its PDR.
+    pub(super) pdr: u32,
     pub(super) filter: Filter,
     /// Identifiers of QERs, and their maximum bit rates in this direction.
     pub(super) qers: Vec<(u32, Rate)>,
@@ -64,8 +66,10 @@ impl FlatUplink {
 pub(super) struct FlatDownlink {
     /// Where they arrive.
     pub(super) network: NetworkName,
-    /// Absent: dropped.
+    /// Absent: dropped, or buffered.
     pub(super) tunnel: Option<FlatTunnel>,
+    /// Packets are kept by the agent. With a tunnel, that is where they go when it releases them.
+    pub(super) buffers: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,9 +106,11 @@ impl Flat {
                 qfi: it.qfi,
                 to: Some(it.to.clone()),
             }),
-            downlink: data
-                .zip(tunnel)
-                .map(|(network, tunnel)| FlatDownlink { network, tunnel: Some(tunnel) }),
+            downlink: data.zip(tunnel).map(|(network, tunnel)| FlatDownlink {
+                network,
+                tunnel: Some(tunnel),
+                buffers: false,
+            }),
             uplink_rules: Vec::new(),
             downlink_rules: Vec::new(),
         }

@@ -24,6 +24,7 @@ pub use compile::{
 };
 pub use lookup::Lookup;
 pub use refusal::{Kind, Refusal};
+pub use rules::{Buffering, buffering};
 pub use slots::Slots;
 
 use crate::nad::NetworkName;

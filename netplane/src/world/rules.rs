@@ -9,6 +9,7 @@ use crate::nad::fast_path::Target;
 use ipnet::IpNet;
 use netplane_client::v1::{ApplyAction, Far, ForwardingParameters, Gate, Interface, Pdi, Pdr, Qer, Session};
 use netplane_common::map::{Filter, MAX_RULES};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 mod enforced;
@@ -25,11 +26,12 @@ fn unimplemented(message: impl Into<String>) -> Refusal {
     Refusal::new(Kind::Unimplemented, message)
 }
 
-/// The session's entries-to-be.
+/// The session's entries-to-be. `is_held`: what would be forwarded to the user is kept for now, behind what is kept
+/// already.
 ///
 /// # Errors
 /// The rules are wrong, or more than the fast path has.
-pub(super) fn flat(session: &Session) -> Result<Flat, Refusal> {
+pub(super) fn flat(session: &Session, is_held: bool) -> Result<Flat, Refusal> {
     if session.id.is_empty() || session.id.len() > MAX_ID {
         return Err(invalid(format!("id: has {} bytes, should have 1 to {MAX_ID}", session.id.len())));
     }
@@ -39,13 +41,23 @@ pub(super) fn flat(session: &Session) -> Result<Flat, Refusal> {
     unique("URR", session.urrs.iter().map(|it| it.id))?;
     session.qers.iter().try_for_each(enforced::check_qer)?;
     session.urrs.iter().try_for_each(enforced::check_urr)?;
+    let only_tells = |it: &&Far| it.notify_cp && it.apply_action() != ApplyAction::Buff;
+    if let Some(far) = session.fars.iter().find(only_tells) {
+        return Err(invalid(format!(
+            "FAR {}: notify_cp: is for apply_action BUFF (NOCP, TS 29.244 §8.2.26)",
+            far.id
+        )));
+    }
     let mut flat = Flat::default();
     for pdr in &session.pdrs {
         let pdi = pdr.pdi.as_ref().ok_or_else(|| invalid("pdi: is missing"));
         pdi.and_then(|it| users(it, &mut flat)).map_err(|it| at(pdr, &it))?;
     }
     let uplink = rules_of(session, Interface::Access, &flat)?;
-    let downlink = rules_of(session, Interface::Core, &flat)?;
+    let mut downlink = rules_of(session, Interface::Core, &flat)?;
+    for it in downlink.iter_mut().filter_map(|it| it.flat.downlink.as_mut()) {
+        it.buffers |= is_held && it.tunnel.is_some();
+    }
     if uplink.is_empty() && downlink.is_empty() {
         return Err(invalid("pdrs: there is none"));
     }
@@ -74,13 +86,41 @@ pub(super) fn flat(session: &Session) -> Result<Flat, Refusal> {
     Ok(flat)
 }
 
+/// How packets of a PDR are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffering {
+    /// The first one is reported.
+    pub notifies: bool,
+    /// So many at most; 0: no such limit.
+    pub most: u32,
+    /// Of the PDR's QERs.
+    pub qfi: Option<u32>,
+}
+
+/// The PDRs of a session whose packets are kept.
+pub fn buffering(session: &Session) -> BTreeMap<u32, Buffering> {
+    let mut all = BTreeMap::new();
+    for pdr in &session.pdrs {
+        let is_own = |it: &&Far| it.id == pdr.far_id && it.apply_action() == ApplyAction::Buff;
+        let Some(far) = session.fars.iter().find(is_own) else { continue };
+        let qers = || session.qers.iter().filter(|it| pdr.qer_ids.contains(&it.id));
+        if qers().all(|it| it.downlink_gate() == Gate::Open) {
+            let (notifies, most) = (far.notify_cp, far.dl_buffering_suggested_packet_count);
+            all.insert(pdr.id, Buffering { notifies, most, qfi: qers().find_map(|it| it.qfi) });
+        }
+    }
+    all
+}
+
 /// Whether an entry without rules does: all packets, or those with one QFI, and nothing to pay.
 fn is_plain(rules: &[FlatRule]) -> bool {
     match rules {
         [] => true,
         [one] => {
             let is_for_all = Filter { qfis: 0, ..one.filter } == Filter::default();
-            is_for_all && one.filter.qfis.count_ones() <= 1 && one.qers.is_empty() && one.urrs.is_empty()
+            let buffers = one.flat.downlink.as_ref().is_some_and(|it| it.buffers);
+            let is_free = one.qers.is_empty() && one.urrs.is_empty() && !buffers;
+            is_for_all && one.filter.qfis.count_ones() <= 1 && is_free
         }
         _ => false,
     }
@@ -170,6 +210,7 @@ fn rules_of_pdr(
     let meters = enforced::meters(&qers, is_uplink)?;
     let urrs = enforced::usages(session, pdr)?;
     let rule = |filter| FlatRule {
+        pdr: pdr.id,
         filter: Filter { qfis, ..filter },
         qers: meters.clone(),
         urrs: urrs.clone(),
@@ -214,14 +255,14 @@ fn network(text: &str, what: &str) -> Result<NetworkName, Refusal> {
 /// The FAR's parameters; absent: packets are dropped. A closed gate drops, too.
 fn forwarded(far: &Far, is_closed: bool) -> Result<Option<&ForwardingParameters>, Refusal> {
     match far.apply_action() {
-        ApplyAction::Drop => Ok(None),
+        ApplyAction::Drop | ApplyAction::Buff => Ok(None),
         ApplyAction::Forw => match &far.forwarding_parameters {
             None => Err(invalid(format!("FAR {}: forwarding_parameters: are missing", far.id))),
             Some(_) if is_closed => Ok(None),
             Some(it) => Ok(Some(it)),
         },
         ApplyAction::Unspecified => {
-            Err(invalid(format!("FAR {}: apply_action: should be DROP or FORW", far.id)))
+            Err(invalid(format!("FAR {}: apply_action: should be DROP, FORW or BUFF", far.id)))
         }
     }
 }
@@ -238,6 +279,9 @@ fn tunnel(far: &Far, parameters: &ForwardingParameters) -> Result<Option<(IpAddr
 }
 
 fn uplink(pdr: &Pdr, pdi: &Pdi, far: &Far, qers: &[&Qer]) -> Result<FlatUplink, Refusal> {
+    if far.apply_action() == ApplyAction::Buff {
+        return Err(unimplemented(format!("FAR {}: apply_action: BUFF is for PDRs from CORE only", far.id)));
+    }
     let f_teid = pdi.local_f_teid.as_ref().ok_or_else(|| invalid("local_f_teid: is missing"))?;
     if f_teid.teid == 0 {
         return Err(invalid("local_f_teid.teid: is 0, should be 1 to 4294967295"));
@@ -303,7 +347,9 @@ fn downlink(pdi: &Pdi, far: &Far, qers: &[&Qer]) -> Result<FlatDownlink, Refusal
             Some(FlatTunnel { network, peer, teid, qfi: mark, end_marker: parameters.send_end_marker })
         }
     };
-    Ok(FlatDownlink { network: network(&pdi.network_instance, "network_instance")?, tunnel })
+    // A closed gate drops, whatever the FAR says.
+    let buffers = far.apply_action() == ApplyAction::Buff && !is_closed;
+    Ok(FlatDownlink { network: network(&pdi.network_instance, "network_instance")?, tunnel, buffers })
 }
 
 fn qfi(what: &str, qfi: u32) -> Result<u8, Refusal> {

@@ -327,7 +327,7 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
     ) -> Result<(DownlinkEntry, bool), Refusal> {
         let hint = this.slots.scope_hint(keys.downlink4.as_ref(), keys.downlink6.as_ref());
         let entry = DownlinkEntry {
-            action: SessionAction::Drop as u8,
+            action: if downlink.buffers { SessionAction::Buffer } else { SessionAction::Drop } as u8,
             flags: 0,
             network: network_index(this, data),
             mac: data.mac,
@@ -363,7 +363,7 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
         let way = this.tunnel(access, tunnel.peer, hint4.or(hint6));
         let (next_hop, resolved) = way.map_err(|it| Refusal::invalid(Spot::Peer, it))?;
         let entry = DownlinkEntry {
-            action: SessionAction::Forward as u8,
+            action: if downlink.buffers { SessionAction::Buffer } else { SessionAction::Forward } as u8,
             flags,
             dscp: gtpu.dscp.unwrap_or(0) << 2,
             qfi: tunnel.qfi.unwrap_or(0),
@@ -401,7 +401,7 @@ impl PlacedRule<'_, '_, '_> {
             rule.n_usages += 1;
         }
         if let (true, Some(entry), Some(head)) = (self.is_downlink, own.downlink, &mut entries.downlink) {
-            rule.downlink = entry;
+            rule.downlink = DownlinkEntry { rules: self.rule.pdr, ..entry };
             head.flags |= downlink_flags::RULES;
             head.rules = set;
             // Who is told that a packet is too big must be told of one that fits every rule.

@@ -51,6 +51,7 @@ mod masters;
 mod recorded;
 mod router;
 mod sessions;
+mod sessions_buffer;
 mod sessions_pods;
 mod sessions_rules;
 mod soak;

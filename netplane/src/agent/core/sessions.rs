@@ -1,5 +1,6 @@
 //! The loop's side of the session API: who may touch what, and changes carried out one after the other.
 
+use super::buffers::Buffers;
 use super::usage::Usages;
 use super::{Core, choose, usage};
 use crate::agent::sessions::caller::Caller;
@@ -9,7 +10,7 @@ use crate::sources::chain;
 use crate::world::end_marker::EndMarker;
 use crate::world::programmed::{Editor, Kept, Planned, edit};
 use crate::world::tables::{Operation, Tables};
-use crate::world::{EndpointView, Kind, NetworkView, Refusal};
+use crate::world::{EndpointView, Kind, NetworkView, Refusal, buffering};
 use netplane_client::v1::watch_response::Event as Watched;
 use netplane_client::v1::{self, GtpuEventKind};
 use netplane_client::v1::{
@@ -115,14 +116,34 @@ impl<K: Kernel> Core<K> {
     }
 
     fn apply(&mut self, pod: (&str, &str), request: ApplyRequest) -> ApplyResponse {
-        let Self { kernel, world, slots, compiled, programmed, current, usages, .. } = self;
-        let mut kept: Vec<Kept> = Vec::with_capacity(request.changes.len());
-        let (mut watched, mut markers) = (Vec::new(), Vec::new());
-        let (results, found) = edit(world, slots, compiled, programmed, |editor| {
-            let (kept, watched, markers) = (&mut kept, &mut watched, &mut markers);
-            let mut hands = Hands { kernel, current, usages, kept, watched, markers, reports: Vec::new() };
+        // What is on its way to be kept is of the sessions as they are.
+        self.take_in();
+        let (results, watched) = self.change(|editor, hands| {
             let one = |it: Change| hands.change(editor, pod, request.generation, it);
-            request.changes.into_iter().map(one).collect()
+            let results = request.changes.into_iter().map(one).collect();
+            (results, std::mem::take(&mut hands.watched))
+        });
+        if self.happened.receiver_count() > 0 {
+            for event in watched {
+                let _ = self.happened.send(Happened { pod: pod.0.to_owned(), event });
+            }
+        }
+        self.buffer();
+        ApplyResponse { results }
+    }
+
+    /// Changes sessions, and does what follows.
+    pub(super) fn change<R>(
+        &mut self,
+        change: impl FnOnce(&mut Editor<'_, '_, '_, '_, '_>, &mut Hands<'_, K>) -> R,
+    ) -> R {
+        let Self { kernel, world, slots, compiled, programmed, current, usages, buffers, .. } = self;
+        let (mut kept, mut markers) = (Vec::<Kept>::new(), Vec::new());
+        let (result, found) = edit(world, slots, compiled, programmed, |editor| {
+            let (kept, markers) = (&mut kept, &mut markers);
+            let (watched, reports) = (Vec::new(), Vec::new());
+            let mut hands = Hands { kernel, current, usages, buffers, kept, watched, markers, reports };
+            change(editor, &mut hands)
         });
         // What was found on the way is part of what is compiled, as the next compilation will find.
         self.compiled.tables.next_hops.extend(found.tables.next_hops);
@@ -137,12 +158,7 @@ impl<K: Kernel> Core<K> {
         if wanted_more {
             self.ask_for_neighbours();
         }
-        if self.happened.receiver_count() > 0 {
-            for event in watched {
-                let _ = self.happened.send(Happened { pod: pod.0.to_owned(), event });
-            }
-        }
-        ApplyResponse { results }
+        result
     }
 
     /// Tells those who watch the pod of a message to one of its endpoints.
@@ -266,12 +282,13 @@ impl<K: Kernel> Core<K> {
 }
 
 /// What a change needs to be carried out.
-struct Hands<'h, K> {
-    kernel: &'h mut K,
-    current: &'h mut Tables,
+pub(super) struct Hands<'h, K> {
+    pub(super) kernel: &'h mut K,
+    pub(super) current: &'h mut Tables,
     usages: &'h mut Usages,
+    pub(super) buffers: &'h mut Buffers,
     kept: &'h mut Vec<Kept>,
-    watched: &'h mut Vec<Watched>,
+    watched: Vec<Watched>,
     markers: &'h mut Vec<EndMarker>,
     /// Of URRs that the change at hand removes.
     reports: Vec<UsageReport>,
@@ -336,14 +353,20 @@ impl<K: Kernel> Hands<'_, K> {
             session.clone_from(&asked);
             choose::give(&mut session, &old)?;
             tries -= 1;
-            match editor.put(pod, generation, &session, self.current) {
+            let is_held = handle.is_some_and(|it| self.buffers.must_hold(it, &session));
+            match editor.put(pod, generation, &session, (self.current, is_held)) {
                 Err(it) if tries > 0 && matches!(it.kind, Kind::AlreadyExists | Kind::PermissionDenied) => {}
-                other => break other?,
+                other => break (other?, is_held),
             }
         };
+        let (planned, is_held) = planned;
+        if !buffering(&session).is_empty() {
+            self.kernel.start_buffering().map_err(|it| refused(&it))?;
+        }
         self.carry_out(editor, planned)?;
         if let Some(handle) = editor.programmed().handle(pod.0, &session.id) {
             self.limit(handle, &old, &session);
+            self.buffers.changed(handle, &session, is_held);
         }
         Ok(session)
     }
@@ -384,6 +407,7 @@ impl<K: Kernel> Hands<'_, K> {
             let id = editor.programmed().show(*handle).map(|it| it.session.id).unwrap_or_default();
             if let Some(planned) = editor.delete(*handle) {
                 self.carry_out(editor, planned)?;
+                self.buffers.discard(self.kernel, *handle);
                 self.watched.push(Watched::Deleted(id));
                 removed += 1;
             }
@@ -392,7 +416,7 @@ impl<K: Kernel> Hands<'_, K> {
     }
 
     /// All of it or nothing.
-    fn carry_out(
+    pub(super) fn carry_out(
         &mut self,
         editor: &mut Editor<'_, '_, '_, '_, '_>,
         planned: Planned,

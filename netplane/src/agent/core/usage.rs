@@ -30,7 +30,7 @@ impl Usages {
         self.watchers.entry(pod.to_owned()).or_default().clone()
     }
 
-    fn is_watched(&self, pod: &str) -> bool {
+    pub(super) fn is_watched(&self, pod: &str) -> bool {
         self.watchers.get(pod).is_some_and(|it| Arc::strong_count(it) > 1)
     }
 

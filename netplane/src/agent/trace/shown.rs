@@ -16,6 +16,7 @@ fn action(number: u8) -> &'static str {
         SessionAction::Drop => "drop",
         SessionAction::Forward => "forward",
         SessionAction::Relay => "relay",
+        SessionAction::Buffer => "buffer",
     }
 }
 
@@ -93,6 +94,7 @@ pub(super) fn verdict(
             };
             (reason.name().to_owned(), format!("answered: {}", leaves(&master)))
         }
+        Verdict::Buffered => ("buffered".to_owned(), "kept by the agent".to_owned()),
         Verdict::Unfinished => ("unfinished".to_owned(), "segmented by the kernel first".to_owned()),
         Verdict::ToRules { .. } => ("unfinished".to_owned(), "its session's rules are asked".to_owned()),
     }

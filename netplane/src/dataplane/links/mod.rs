@@ -59,6 +59,8 @@ pub(super) struct Links {
     /// Why there is no offload wire.
     no_wire: Option<String>,
     has_tc_programs: bool,
+    /// Buffered packets come back through the wire, also where no master is on TC.
+    keeps_wire: bool,
 }
 
 impl Links {
@@ -71,6 +73,7 @@ impl Links {
             notes: BTreeMap::new(),
             no_wire: None,
             has_tc_programs: false,
+            keeps_wire: false,
         }
     }
 
@@ -199,8 +202,15 @@ impl Links {
         self.no_wire = laid.err().map(|error| format!("{error}: {}", chain(&*error.source)));
     }
 
+    /// The near end of the wire, for packets that are released. From here on it stays.
+    pub(super) fn wire_to_release(&mut self, ebpf: &mut Ebpf) -> Result<u32, KernelError> {
+        self.keeps_wire = true;
+        self.load_tc(ebpf)?;
+        self.wire.lay(ebpf, &mut self.tc)
+    }
+
     fn take_wire_up(&mut self, ebpf: &mut Ebpf) -> Result<(), KernelError> {
-        if self.tc.has_masters() { Ok(()) } else { self.wire.take_up(ebpf, &mut self.tc) }
+        if self.keeps_wire || self.tc.has_masters() { Ok(()) } else { self.wire.take_up(ebpf, &mut self.tc) }
     }
 
     pub(super) fn detach(&mut self, ebpf: &mut Ebpf, ifindex: u32) -> Result<(), KernelError> {

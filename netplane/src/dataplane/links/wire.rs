@@ -34,14 +34,15 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Default)]
 pub(super) struct Wire {
-    laid: bool,
+    /// The near end's interface index.
+    laid: Option<u32>,
 }
 
 impl Wire {
-    /// Makes it, or takes over an earlier agent's.
-    pub(super) fn lay(&mut self, ebpf: &mut Ebpf, tc: &mut Tc) -> Result<(), KernelError> {
-        if self.laid {
-            return Ok(());
+    /// Makes it, or takes over an earlier agent's. Returns the near end's interface index.
+    pub(super) fn lay(&mut self, ebpf: &mut Ebpf, tc: &mut Tc) -> Result<u32, KernelError> {
+        if let Some(near) = self.laid {
+            return Ok(near);
         }
         let failed = |source: Cause| KernelError {
             operation: format!("make the veth pair {NEAR} without offloads"),
@@ -51,13 +52,13 @@ impl Wire {
         let (near, far) = devices().map_err(failed)?;
         tc.attach(ebpf, Hook::Wire, far, FAR)?;
         set(ebpf, OffloadWire { near, far }).map_err(failed)?;
-        self.laid = true;
-        Ok(())
+        self.laid = Some(near);
+        Ok(near)
     }
 
     /// Removes it: also what an earlier agent has left.
     pub(super) fn take_up(&mut self, ebpf: &mut Ebpf, tc: &mut Tc) -> Result<(), KernelError> {
-        self.laid = false;
+        self.laid = None;
         let failed = |source: Cause| KernelError {
             operation: format!("remove the veth pair {NEAR}"),
             remedy: Some(format!("`ip link del {NEAR}`")),

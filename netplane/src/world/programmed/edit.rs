@@ -72,6 +72,7 @@ struct New {
     flat: Flat,
     entries: Entries,
     turn: bool,
+    is_held: bool,
 }
 
 impl Planned {
@@ -91,7 +92,8 @@ impl Editor<'_, '_, '_, '_, '_> {
         self.programmed
     }
 
-    /// Makes a session of a pod what is given. `current` are the tables in the kernel.
+    /// Makes a session of a pod what is given, or all of that but what it would forward to the user, which is held
+    /// back. `current` are the tables in the kernel.
     ///
     /// # Errors
     /// It cannot be, it is not the pod's to have, or there is no room; nothing has changed.
@@ -100,9 +102,9 @@ impl Editor<'_, '_, '_, '_, '_> {
         pod: (&str, &str),
         generation: u64,
         session: &Session,
-        current: &Tables,
+        (current, is_held): (&Tables, bool),
     ) -> Result<Planned, Refusal> {
-        let flat = rules::flat(session)?;
+        let flat = rules::flat(session, is_held)?;
         let existing = self.programmed.handle(pod.0, &session.id);
         let handle = match existing {
             Some(handle) => handle,
@@ -124,10 +126,23 @@ impl Editor<'_, '_, '_, '_, '_> {
         operations.extend(stale.filter(|it| !keys.iter().any(|key| key == *it)).map(delete));
         let session_bytes = session.encode_to_vec().into();
         let turn = counters.sets.turn;
-        let new = New { id: session.id.clone(), generation, session: session_bytes, flat, entries, turn };
+        let id = session.id.clone();
+        let new = New { id, generation, session: session_bytes, flat, entries, turn, is_held };
         let base = self.base(current);
         let pod = (pod.0.to_owned(), pod.1.to_owned());
         Ok(Planned { base, operations, after, handle, pod, new: Some(new), old })
+    }
+
+    /// Lets a session that is held go on.
+    ///
+    /// # Errors
+    /// As for [`Editor::put`].
+    pub fn go_on(&mut self, handle: u32, current: &Tables) -> Option<Result<Planned, Refusal>> {
+        let record = self.programmed.record(handle).filter(|it| it.is_held)?;
+        let pod = &self.programmed.pods[usize::from(record.pod)];
+        let (name, uid) = (pod.name.clone(), pod.uid.clone());
+        let (generation, session) = (record.generation, record.decode());
+        Some(self.put((&name, &uid), generation, &session, (current, false)))
     }
 
     /// Removes a session; `None` if there is none with this handle.
@@ -165,8 +180,8 @@ impl Editor<'_, '_, '_, '_, '_> {
         if let Ok(placed) = Placed::find(self.world, self.directory, &new.flat, &planned.pod.0) {
             programmed.need(&placed, true);
         }
-        let New { generation, session, turn, .. } = new;
-        let record = Record { pod, generation, session, problem: None, turn };
+        let New { generation, session, turn, is_held, .. } = new;
+        let record = Record { pod, generation, session, problem: None, turn, is_held };
         let kept = programmed.keep(planned.handle, &record);
         if place >= programmed.records.len() {
             programmed.records.push(None);
@@ -203,7 +218,7 @@ impl Editor<'_, '_, '_, '_, '_> {
             return None;
         }
         let pod = self.programmed.pods[usize::from(record.pod)].name.clone();
-        let flat = rules::flat(&record.decode()).ok()?;
+        let flat = record.flat().ok()?;
         let placed = Placed::find(self.world, self.directory, &flat, &pod).ok()?;
         let counters = self.programmed.counters(handle);
         placed.entries(&mut self.this, &placed.keys(), counters).ok().map(|(_, resolved)| resolved)
@@ -295,7 +310,7 @@ impl Editor<'_, '_, '_, '_, '_> {
     /// A session's entries as they are in the tables.
     fn entries_of(&mut self, handle: u32, pod: &str) -> Option<(Flat, Entries)> {
         let record = self.programmed.record(handle).filter(|it| it.problem.is_none())?;
-        let flat = rules::flat(&record.decode()).ok()?;
+        let flat = record.flat().ok()?;
         let placed = Placed::find(self.world, self.directory, &flat, pod).ok()?;
         let counters = self.programmed.counters(handle);
         let (entries, _) = placed.entries(&mut self.this, &placed.keys(), counters).ok()?;

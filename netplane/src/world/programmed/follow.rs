@@ -5,7 +5,6 @@ use super::super::compile::Compilation;
 use super::super::directory::Directory;
 use super::super::endpoint::Endpoint;
 use super::super::entries::{Belongings, Entries, Key};
-use super::super::rules;
 use super::super::session::Placed;
 use super::super::slots::Slots;
 use super::super::tables::{Operation, Tables};
@@ -150,7 +149,7 @@ impl Programmed {
                 continue;
             };
             let pod = self.pods[usize::from(record.pod)].name.clone();
-            let placed = rules::flat(&record.decode()).map_err(|it| it.to_string());
+            let placed = record.flat().map_err(|it| it.to_string());
             let problem = match &placed {
                 Err(problem) => Some(problem.clone()),
                 Ok(flat) => match Placed::find(world, directory, flat, &pod) {

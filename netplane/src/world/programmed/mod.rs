@@ -17,6 +17,7 @@ use super::compile::Compilation;
 use super::endpoint::Endpoint;
 use super::entries::{Belongings, Counters, Key, Keys, Sets};
 use super::flat::Flat;
+use super::refusal::Refusal;
 use super::rules;
 use super::session::Placed;
 use crate::nad::fast_path::FastPath;
@@ -96,9 +97,16 @@ struct Record {
     problem: Option<Box<str>>,
     /// Which of its two sets of rules is in force.
     turn: bool,
+    /// What it would forward to the user is kept until what was kept before is on its way. Not written down: the next
+    /// agent has nothing to release.
+    is_held: bool,
 }
 
 impl Record {
+    fn flat(&self) -> Result<Flat, Refusal> {
+        rules::flat(&self.decode(), self.is_held)
+    }
+
     fn decode(&self) -> Session {
         // It was encoded here or checked when it was read.
         Session::decode(&*self.session).unwrap_or_default()
@@ -217,7 +225,8 @@ impl Programmed {
         self.pods[usize::from(pod)].ids.insert(session.id.into(), handle);
         let problem = Some("not compiled yet".into());
         let (generation, session) = (kept.generation, kept.session.into());
-        self.records[place] = Some(Record { pod, generation, session, problem, turn: kept.turn });
+        self.records[place] =
+            Some(Record { pod, generation, session, problem, turn: kept.turn, is_held: false });
     }
 
     /// What a journal must hold.
@@ -289,6 +298,11 @@ impl Programmed {
         Some(format!("session {} of pod {pod}", record.decode().id))
     }
 
+    /// Whether a session is held back.
+    pub fn is_held(&self, handle: u32) -> bool {
+        self.record(handle).is_some_and(|it| it.is_held)
+    }
+
     fn pod(&self, name: &str) -> Option<&PodSessions> {
         self.by_name.get(name).map(|it| &self.pods[usize::from(*it)])
     }
@@ -320,7 +334,7 @@ impl Programmed {
 
     /// What a session has beside its entries.
     fn belongings(&self, handle: u32) -> Belongings {
-        let flat = self.record(handle).and_then(|it| rules::flat(&it.decode()).ok());
+        let flat = self.record(handle).and_then(|it| it.flat().ok());
         flat.map(|it| self.counters(handle).sets.belongings(&it)).unwrap_or_default()
     }
 

@@ -83,11 +83,12 @@ impl Node {
 
     fn put(&mut self, pod: &str, generation: u64, session: &Session) -> Result<(), (Kind, String)> {
         let uid = format!("uid of {pod}");
-        let done =
-            self.change(pod, |editor, current| match editor.put((pod, &uid), generation, session, current) {
+        let done = self.change(pod, |editor, current| {
+            match editor.put((pod, &uid), generation, session, (current, false)) {
                 Ok(planned) => Done::Planned(Box::new(planned)),
                 Err(refusal) => Done::Refused(refusal.kind, refusal.to_string()),
-            });
+            }
+        });
         match done {
             Done::Refused(kind, message) => Err((kind, message)),
             _ => Ok(()),
@@ -325,7 +326,7 @@ fn counters_are_the_sessions_own_and_start_at_zero() {
     node.delete("s0");
     let (uid, put) = (format!("uid of {POD}"), session(2));
     node.change(POD, |editor, current| {
-        let planned = editor.put((POD, &uid), 1, &put, current).expect("a session");
+        let planned = editor.put((POD, &uid), 1, &put, (current, false)).expect("a session");
         let is_new = |it: &Operation| {
             matches!(
                 it,
@@ -338,7 +339,7 @@ fn counters_are_the_sessions_own_and_start_at_zero() {
     });
     let again = Plain { qfi: None, ..plain(2) }.session("s2");
     node.change(POD, |editor, current| {
-        let planned = editor.put((POD, &uid), 1, &again, current).expect("a session");
+        let planned = editor.put((POD, &uid), 1, &again, (current, false)).expect("a session");
         let goes_on = |it: &Operation| {
             matches!(
                 it,

@@ -17,18 +17,18 @@ use std::process::{Command, Stdio};
 use tokio::runtime::Runtime;
 use tonic::Code;
 
-const TEID: u32 = 0x1001;
-const PEER_TEID: u32 = 0x2001;
-const UE: &str = "10.60.0.1";
+pub(crate) const TEID: u32 = 0x1001;
+pub(crate) const PEER_TEID: u32 = 0x2001;
+pub(crate) const UE: &str = "10.60.0.1";
 /// A network that is dropped.
 const OTHER: &str = "10.50.0.77";
 
 /// A node whose agent runs, and a client.
-struct Node {
-    agent: Process,
-    runtime: Runtime,
-    client: Client,
-    lab: Lab,
+pub(crate) struct Node {
+    pub(crate) agent: Process,
+    pub(crate) runtime: Runtime,
+    pub(crate) client: Client,
+    pub(crate) lab: Lab,
 }
 
 impl Node {
@@ -37,8 +37,11 @@ impl Node {
     }
 
     /// The agent has these arguments, too.
-    fn with(more: &[&str]) -> Self {
-        let lab = lab();
+    pub(crate) fn with(more: &[&str]) -> Self {
+        Self::on(lab(), more)
+    }
+
+    pub(crate) fn on(lab: Lab, more: &[&str]) -> Self {
         sandbox(&lab).add(&lab).expect("attached");
         let agent = lab.start_agent_with(more).expect("an agent");
         until(&lab, &agent, "the agent knows its pods", |it| it["ready"] == true);
@@ -51,7 +54,7 @@ impl Node {
     }
 
     /// Another agent, whose predecessor has been killed.
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         // The kernel has its lock until it has taken all of it down.
         wait_for("the end of the old agent", LIMIT, || self.agent.status()).expect("its end");
         self.agent = self.lab.start_agent().expect("another agent");
@@ -64,13 +67,13 @@ impl Node {
         self.client = self.runtime.block_on(Client::connect(socket)).expect("connected");
     }
 
-    fn put(&mut self, session: &Session) -> Vec<Refused> {
+    pub(crate) fn put(&mut self, session: &Session) -> Vec<Refused> {
         self.runtime.block_on(self.client.put(POD, 1, [session.clone()])).expect("an answer")
     }
 
     /// Puts it, and waits until it forwards.
     #[track_caller]
-    fn forwards(&mut self, session: &Session) {
+    pub(crate) fn forwards(&mut self, session: &Session) {
         assert_eq!(self.put(session), []);
         let Self { runtime, client, agent, .. } = self;
         let ready = || {
@@ -110,24 +113,24 @@ impl Node {
     }
 
     /// Packets that were dropped for this reason, on both networks.
-    fn dropped(&self, reason: &str) -> u64 {
+    pub(crate) fn dropped(&self, reason: &str) -> u64 {
         let status = self.lab.status().expect("a status");
         let networks = status["networks"].as_array().cloned().unwrap_or_default();
         networks.iter().filter_map(|it| it["counters"][reason]["packets"].as_u64()).sum()
     }
 }
 
-fn address(lab: &Lab, interface: &str) -> String {
+pub(crate) fn address(lab: &Lab, interface: &str) -> String {
     let addresses = addresses(&lab.pod, interface).expect("an interface");
     addresses[0].split('/').next().unwrap_or_default().to_owned()
 }
 
-fn filter(description: &str) -> Vec<SdfFilter> {
+pub(crate) fn filter(description: &str) -> Vec<SdfFilter> {
     vec![SdfFilter { flow_description: description.to_owned(), ..SdfFilter::default() }]
 }
 
 /// FARs 1 to the data network, 2 to the gNB, 3 nowhere.
-fn fars() -> Vec<Far> {
+pub(crate) fn fars() -> Vec<Far> {
     let to = |interface: Interface, network: &str, outer_header_creation| {
         let (destination_interface, network_instance) = (interface.into(), network.to_owned());
         let send_end_marker = false;
@@ -143,6 +146,7 @@ fn fars() -> Vec<Far> {
         id,
         apply_action: action.into(),
         forwarding_parameters,
+        ..Far::default()
     };
     vec![
         far(1, ApplyAction::Forw, to(Interface::Core, "core/n6", None)),
@@ -152,7 +156,7 @@ fn fars() -> Vec<Far> {
 }
 
 /// A PDR from the access side.
-fn up(id: u32, precedence: u32, far_id: u32, sdf_filters: Vec<SdfFilter>) -> Pdr {
+pub(crate) fn up(id: u32, precedence: u32, far_id: u32, sdf_filters: Vec<SdfFilter>) -> Pdr {
     let pdi = Pdi {
         source_interface: Interface::Access.into(),
         network_instance: "core/n3".to_owned(),
@@ -165,7 +169,7 @@ fn up(id: u32, precedence: u32, far_id: u32, sdf_filters: Vec<SdfFilter>) -> Pdr
 }
 
 /// A PDR from the core side.
-fn down(id: u32, precedence: u32, far_id: u32, sdf_filters: Vec<SdfFilter>) -> Pdr {
+pub(crate) fn down(id: u32, precedence: u32, far_id: u32, sdf_filters: Vec<SdfFilter>) -> Pdr {
     let pdi = Pdi {
         source_interface: Interface::Core.into(),
         network_instance: "core/n6".to_owned(),
@@ -176,17 +180,17 @@ fn down(id: u32, precedence: u32, far_id: u32, sdf_filters: Vec<SdfFilter>) -> P
     Pdr { id, precedence, pdi: Some(pdi), far_id, ..Pdr::default() }
 }
 
-fn session(pdrs: Vec<Pdr>, qers: Vec<Qer>, urrs: Vec<Urr>) -> Session {
+pub(crate) fn session(pdrs: Vec<Pdr>, qers: Vec<Qer>, urrs: Vec<Urr>) -> Session {
     Session { id: "ue-1".to_owned(), pdrs, fars: fars(), qers, urrs }
 }
 
-fn qfi(id: u32, qfi: u32) -> Qer {
+pub(crate) fn qfi(id: u32, qfi: u32) -> Qer {
     Qer { id, qfi: Some(qfi), ..Qer::default() }
 }
 
 /// Not measured, so that a test's last packet is sure to pass.
 const TCP: &str = "permit out 6 from any to assigned";
-const DNS: &str = "permit out 17 from any 53 to assigned";
+pub(crate) const DNS: &str = "permit out 17 from any 53 to assigned";
 const TELNET: &str = "permit out 6 from any 23 to assigned";
 
 /// DNS in a flow of its own, one network and telnet nowhere, all else in the default flow.
@@ -335,7 +339,7 @@ fn a_maximum_bit_rate_is_held_for_a_flow_and_for_the_session() {
     assert_eq!(node.dropped("rate-exceeded"), 300 - passed);
 }
 
-fn volume(total: u64) -> Option<VolumeLimit> {
+pub(crate) fn volume(total: u64) -> Option<VolumeLimit> {
     Some(VolumeLimit { total: Some(total), ..VolumeLimit::default() })
 }
 
