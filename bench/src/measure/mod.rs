@@ -10,7 +10,7 @@ mod scenario;
 mod tables;
 
 pub use programs::Programs;
-pub use scenario::{Path, Scenario};
+pub use scenario::{Extra, Path, Scenario};
 
 use crate::load::pin;
 use crate::load::scenario::Order;
@@ -50,6 +50,7 @@ impl Plan {
             let largest = self.sizes.iter().copied().filter(|it| *it <= 1436).max();
             // The checksum over the whole packet costs the more the longer it is.
             scenarios.extend(largest.map(|it| of(Path::Downlink6, it, Order::Uniform)));
+            scenarios.extend(Path::ruled().chain([Path::Echo]).map(|path| of(path, size, Order::Uniform)));
             for size in self.sizes.iter().skip(1) {
                 scenarios.extend([Path::Uplink, Path::Downlink].map(|path| of(path, *size, Order::Uniform)));
             }
@@ -116,6 +117,7 @@ fn measure(programs: &mut Programs, scenario: Scenario, plan: &Plan) -> Result<V
             indexed.extend(other);
         }
     }
+    let on_tc = on_tc(programs, scenario, plan)?;
     let row = |subject: &str, samples| {
         Row::new("packets", scenario.path.name(), subject, "ns", Better::Lower, samples)
             .with("sessions", scenario.sessions)
@@ -123,10 +125,28 @@ fn measure(programs: &mut Programs, scenario: Scenario, plan: &Plan) -> Result<V
             .with("order", scenario.order.name())
     };
     let mut rows = vec![row("netplane", tested)];
-    for (subject, samples) in [("floor", floors), ("indexed floor", indexed)] {
+    let others = [("floor", floors), ("indexed floor", indexed), ("netplane, TC", on_tc)];
+    for (subject, samples) in others {
         if !samples.is_empty() {
             rows.push(row(subject, samples));
         }
     }
     Ok(rows)
+}
+
+/// The TC program's cost above the least that has to be done: nothing, or a packet that the kernel makes longer or
+/// shorter, which takes it longer than all the rest.
+fn on_tc(programs: &mut Programs, scenario: Scenario, plan: &Plan) -> Result<Vec<f64>> {
+    let Some(least) = scenario.path.least_on_tc().filter(|_| scenario.order == Order::Uniform) else {
+        return Ok(Vec::new());
+    };
+    let mut samples = Vec::with_capacity(plan.rounds);
+    for round in 0..=plan.rounds {
+        let least = programs.run(scenario, least, plan.packets)?;
+        let cost = programs.run(scenario, programs::TC_TESTED, plan.packets)? - least;
+        if round > 0 {
+            samples.push(cost);
+        }
+    }
+    Ok(samples)
 }

@@ -24,10 +24,30 @@ pub enum Path {
     Uplink6,
     /// The same, with the outer UDP checksum over the whole packet.
     Downlink6,
+    /// The same as [`Self::Uplink`] and [`Self::Downlink`], of sessions with a rule.
+    UplinkRuled(Extra),
+    DownlinkRuled(Extra),
+    /// An Echo Request that the program answers.
+    Echo,
     /// A packet for nobody here.
     Pass,
     /// A packet that is dropped, or passed to the pod, for a reason that is counted.
     Counted(Reason),
+}
+
+/// What a session's rule has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extra {
+    /// An SDF filter: protocol and ports.
+    Filter,
+    /// A QER with an MBR that is not reached.
+    Meter,
+    /// A URR.
+    Usage,
+}
+
+impl Extra {
+    pub const ALL: [Self; 3] = [Self::Filter, Self::Meter, Self::Usage];
 }
 
 impl Path {
@@ -36,6 +56,11 @@ impl Path {
 
     /// The same over IPv6.
     pub const IPV6: [Self; 2] = [Self::Uplink6, Self::Downlink6];
+
+    /// The ways of packets of sessions with rules.
+    pub fn ruled() -> impl Iterator<Item = Self> {
+        Extra::ALL.into_iter().flat_map(|it| [Self::UplinkRuled(it), Self::DownlinkRuled(it)])
+    }
 
     /// One for each reason that a packet of the case table has in the standard tables.
     pub fn counted() -> Vec<Self> {
@@ -50,6 +75,13 @@ impl Path {
             Self::Relay => "relay",
             Self::Uplink6 => "uplink, IPv6",
             Self::Downlink6 => "downlink, IPv6",
+            Self::UplinkRuled(Extra::Filter) => "uplink, filter",
+            Self::UplinkRuled(Extra::Meter) => "uplink, QER",
+            Self::UplinkRuled(Extra::Usage) => "uplink, URR",
+            Self::DownlinkRuled(Extra::Filter) => "downlink, filter",
+            Self::DownlinkRuled(Extra::Meter) => "downlink, QER",
+            Self::DownlinkRuled(Extra::Usage) => "downlink, URR",
+            Self::Echo => "echo",
             Self::Pass => "pass",
             Self::Counted(reason) => reason.name(),
         }
@@ -77,7 +109,26 @@ impl Path {
         match self {
             Self::Counted(reason) if reason.is_drop() => 1,
             Self::Pass | Self::Counted(_) => 2,
+            Self::Echo => 3,
             _ => 4,
+        }
+    }
+
+    /// What a TC program must return: to another device, or to whoever comes next.
+    pub(super) const fn tc_action(self) -> u32 {
+        match self.action() {
+            4 => 7,
+            _ => u32::MAX,
+        }
+    }
+
+    /// What is least done for it on TC, where that is measured.
+    pub(super) const fn least_on_tc(self) -> Option<&'static str> {
+        match self {
+            Self::Uplink => Some("tc_shorter"),
+            Self::Downlink => Some("tc_longer"),
+            Self::Relay | Self::Pass => Some("tc_empty"),
+            _ => None,
         }
     }
 
@@ -106,7 +157,11 @@ pub struct Scenario {
 
 const UPLINK_TEIDS: u32 = 0x1000_0000;
 const RELAY_TEIDS: u32 = 0x2000_0000;
+/// Of sessions with a rule: of the first kind, and from there to those of the next.
+const RULED_TEIDS: u32 = 0x3000_0000;
 const USERS: u32 = 0x6400_0000;
+const RULED_USERS: u32 = 0x6440_0000;
+const KIND: u32 = 0x0010_0000;
 
 pub(super) fn user(session: u32) -> Ipv4Addr {
     Ipv4Addr::from(USERS + session)
@@ -142,12 +197,21 @@ pub(super) fn downlink_key(session: u32) -> DownlinkKey4 {
     DownlinkKey4 { port: cases::port(), ue: Be32::from(user(session)) }
 }
 
+pub(super) fn ruled_uplink_key(extra: Extra, session: u32) -> UplinkKey {
+    cases::uplink_key(RULED_TEIDS + extra as u32 * KIND + session)
+}
+
+pub(super) fn ruled_user(extra: Extra, session: u32) -> Ipv4Addr {
+    Ipv4Addr::from(RULED_USERS + extra as u32 * KIND + session)
+}
+
 impl Scenario {
     /// The traffic, in the form that the generators know.
     pub(super) fn load(self, cpu: usize) -> Load {
         let teid = match self.path {
             Path::Uplink | Path::Uplink6 => Some(UPLINK_TEIDS),
             Path::Relay => Some(RELAY_TEIDS),
+            Path::UplinkRuled(extra) => Some(RULED_TEIDS + extra as u32 * KIND),
             _ => None,
         };
         let is_v6 = matches!(self.path, Path::Uplink6 | Path::Downlink6);
@@ -162,14 +226,21 @@ impl Scenario {
             dscp: 0,
         };
         let server = of(cases::SERVER, cases::SERVER6);
-        let user = of(user(0), Ipv6Addr::from_bits(u128::from(user6(0)) << 64 | 1));
-        let (source, destination, is) = match self.path {
-            Path::Uplink | Path::Uplink6 | Path::Relay => (user, server, User::Source),
-            Path::Downlink | Path::Downlink6 => (server, user, User::Destination),
-            // To another address.
-            Path::Pass | Path::Counted(_) => (server, IpAddr::V4(cases::PEER), User::Destination),
+        let first = match self.path {
+            Path::UplinkRuled(extra) | Path::DownlinkRuled(extra) => ruled_user(extra, 0),
+            _ => user(0),
         };
-        let sessions = if matches!(self.path, Path::Pass | Path::Counted(_)) { 1 } else { self.sessions };
+        let user = of(first, Ipv6Addr::from_bits(u128::from(user6(0)) << 64 | 1));
+        let (source, destination, is) = match self.path {
+            Path::Uplink | Path::Uplink6 | Path::Relay | Path::UplinkRuled(_) => (user, server, User::Source),
+            Path::Downlink | Path::Downlink6 | Path::DownlinkRuled(_) => (server, user, User::Destination),
+            // To another address.
+            Path::Pass | Path::Echo | Path::Counted(_) => {
+                (server, IpAddr::V4(cases::PEER), User::Destination)
+            }
+        };
+        let is_one = matches!(self.path, Path::Pass | Path::Echo | Path::Counted(_));
+        let sessions = if is_one { 1 } else { self.sessions };
         Load {
             name: self.path.name().to_owned(),
             ethernet: Ethernet::default(),
@@ -192,12 +263,13 @@ impl Scenario {
             Path::Uplink => Some(gpdu(cases::TEID)),
             Path::Relay => Some(gpdu(cases::RELAY_TEID)),
             Path::Downlink => Some(cases::from_router(&to_user(cases::UE))),
-            Path::Uplink6 | Path::Downlink6 => {
+            Path::Uplink6 | Path::Downlink6 | Path::UplinkRuled(_) | Path::DownlinkRuled(_) => {
                 let load = Self { sessions: 1, ..self }.load(0);
                 let first = self.template(&load).ok()?.frame;
                 Some(first)
             }
             Path::Pass => Some(cases::from_router(&to_user(cases::PEER))),
+            Path::Echo => Some(echo_request()),
             Path::Counted(_) => self.path.case(),
         }
     }
@@ -205,10 +277,15 @@ impl Scenario {
     /// The frames.
     pub(super) fn template(self, load: &Load) -> Result<Template> {
         let (source, destination) = match self.path {
-            Path::Uplink | Path::Uplink6 | Path::Relay => (cases::GNB_MAC, cases::POD_N3_MAC),
-            Path::Downlink | Path::Downlink6 => (cases::ROUTER_MAC, cases::POD_N6_MAC),
+            Path::Uplink | Path::Uplink6 | Path::Relay | Path::UplinkRuled(_) => {
+                (cases::GNB_MAC, cases::POD_N3_MAC)
+            }
+            Path::Downlink | Path::Downlink6 | Path::DownlinkRuled(_) => {
+                (cases::ROUTER_MAC, cases::POD_N6_MAC)
+            }
             // For another host.
             Path::Pass => (cases::ROUTER_MAC, cases::HOST_MAC),
+            Path::Echo => return Ok(Template::fixed(echo_request())),
             Path::Counted(_) => {
                 let packet = self.path.case();
                 return packet
@@ -220,6 +297,17 @@ impl Scenario {
         templates.into_iter().next().context("a scenario has a template")
     }
 }
+
+/// With two bytes of padding: as long as the answer, and no shorter than what the wrapper writes.
+fn echo_request() -> Vec<u8> {
+    let message = packet::gtpu(0x32, 1, 0, &[0, 1, 0, 0]);
+    let outer = packet::Ipv4::new(cases::GNB, ECHO_ENDPOINT, packet::udp(2152, 2152, &message));
+    let frame = packet::ethernet(cases::POD_N3_MAC, cases::GNB_MAC, packet::ETHERTYPE_IPV4, &outer.bytes());
+    [&frame[..], &[0, 0]].concat()
+}
+
+/// An address of the pod for which the program answers Echo Requests.
+pub(super) const ECHO_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 250);
 
 #[cfg(test)]
 mod tests {

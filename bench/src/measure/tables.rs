@@ -1,7 +1,10 @@
 //! The tables of the programs under test: the case table's standard ones, and as many sessions as are asked
 //! for.
 
-use super::scenario::{downlink_key, downlink_key6, relay_key, uplink_key, uplink_key6, user, user_prefix};
+use super::scenario::{
+    ECHO_ENDPOINT, Extra, downlink_key, downlink_key6, relay_key, ruled_uplink_key, ruled_user, uplink_key,
+    uplink_key6, user, user_prefix,
+};
 use crate::load::objects::map;
 use anyhow::Result;
 use aya::Ebpf;
@@ -9,19 +12,21 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMap;
 use aya::maps::{Array, HashMap};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, NextHop, PeerKey, RouteKey,
-    Router, UplinkEntry, UplinkKey, UplinkKey6,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Filter, MeterKey, MeterUse,
+    NextHop, PeerKey, Rate, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage,
+    UsageKey, downlink_flags, endpoint_flags, filter_has, uplink_flags,
 };
-use netplane_common::testing::cases;
 use netplane_common::testing::tables::words;
-use netplane_common::wire::Be32;
+use netplane_common::testing::{cases, rules};
+use netplane_common::wire::{Be32, ip};
 
 /// Sizes of the product's maps for so many sessions: each once as an uplink, a relay and a downlink.
 pub(super) fn sizes(sessions: u32) -> [(&'static str, u32); 5] {
     // The case table's own sessions and counters have room beside them.
+    let ruled = 3 * sessions.min(RULED);
     [
-        ("UPLINK", 2 * sessions + 64),
-        ("DOWNLINK4", sessions + 64),
+        ("UPLINK", 2 * sessions + ruled + 64),
+        ("DOWNLINK4", sessions + ruled + 64),
         ("SESSION_COUNTERS", 2 * sessions + 64),
         ("UPLINK6", sessions.min(SESSIONS6) + 64),
         ("DOWNLINK6", sessions.min(SESSIONS6) + 64),
@@ -38,8 +43,14 @@ pub(super) fn fill(product: &mut Ebpf, sessions: u32) -> Result<()> {
     standard.next_hops.iter().try_for_each(|(index, it)| next_hops.set(*index, it, 0))?;
     let mut ports: DevMap<_> = map(product, "PORTS")?;
     ports.set(cases::OTHER_PORT, cases::IFINDEX, None, 0)?;
+    map::<Array<_, u32>>(product, "DEVICES")?.set(cases::OTHER_PORT, cases::IFINDEX, 0)?;
     let mut endpoints: HashMap<_, EndpointKey, EndpointEntry> = map(product, "ENDPOINTS")?;
     standard.endpoints.iter().try_for_each(|(key, it)| endpoints.insert(key, it, 0))?;
+    if let Some((key, entry)) = standard.endpoints.first_key_value() {
+        let key = EndpointKey { address: ip::mapped_address(ECHO_ENDPOINT.into()), ..*key };
+        let entry = EndpointEntry { flags: entry.flags | endpoint_flags::ECHO, ..*entry };
+        endpoints.insert(key, entry, 0)?;
+    }
     let mut routes: LpmTrie<_, RouteKey, u32> = map(product, "ROUTES")?;
     for ((scope, address, length), next_hop) in &standard.routes {
         let key = RouteKey { scope: *scope, destination: words(*address) };
@@ -52,7 +63,63 @@ pub(super) fn fill(product: &mut Ebpf, sessions: u32) -> Result<()> {
         let key = PeerKey { network: *network, address: words(*address) };
         peers.insert(&Key::new(32 + u32::from(*length), key), 1, 0)?;
     }
-    fill_sessions(product, sessions)
+    fill_sessions(product, sessions)?;
+    fill_ruled(product, sessions.min(RULED))
+}
+
+/// Sessions that each kind of rule is measured with, at most.
+const RULED: u32 = 1000;
+
+/// Sessions with a rule of each kind.
+fn fill_ruled(product: &mut Ebpf, sessions: u32) -> Result<()> {
+    let mut set = 0;
+    for (extra, session) in Extra::ALL.into_iter().flat_map(|it| (0..sessions).map(move |n| (it, n))) {
+        let [up, down] = [set, set + 1];
+        set += 2;
+        let user = ruled_user(extra, session);
+        let (key, plain) = (ruled_uplink_key(extra, session), cases::uplink_entry());
+        let entry = UplinkEntry { ue4: user.into(), counter: session, ..plain };
+        let with_rules = UplinkEntry { flags: plain.flags | uplink_flags::RULES, rules: up, ..entry };
+        map::<HashMap<_, UplinkKey, UplinkEntry>>(product, "UPLINK")?.insert(key, with_rules, 0)?;
+        let key = DownlinkKey4 { port: cases::port(), ue: user.into() };
+        let plain = DownlinkEntry { counter: sessions + session, mtu: 1456, ..cases::downlink_entry() };
+        let with_rules = DownlinkEntry { flags: plain.flags | downlink_flags::RULES, rules: down, ..plain };
+        map::<HashMap<_, DownlinkKey4, DownlinkEntry>>(product, "DOWNLINK4")?.insert(key, with_rules, 0)?;
+        for (set, direction) in [(up, 0), (down, MeterKey::DOWNLINK)] {
+            let mut rule = Rule { uplink: entry, downlink: plain, ..rules::rule() };
+            match extra {
+                Extra::Filter => {
+                    rule.filter = Filter {
+                        has: filter_has::PROTOCOL | filter_has::PORTS,
+                        protocol: 17,
+                        ports: [0, u16::MAX, 0, u16::MAX],
+                        ..Filter::default()
+                    };
+                }
+                Extra::Meter => {
+                    let key = MeterKey { session: session | direction, qer: 1 };
+                    map::<HashMap<_, MeterKey, u64>>(product, "METERS")?.insert(key, 0, 0)?;
+                    rule.meters[0] = MeterUse { key, rate: Rate::of_bits(100_000_000_000) };
+                    rule.n_meters = 1;
+                }
+                Extra::Usage => {
+                    let key = UsageKey { session, urr: 1 };
+                    map::<HashMap<_, UsageKey, Usage>>(product, "USAGES")?.insert(
+                        key,
+                        Usage::default(),
+                        0,
+                    )?;
+                    (rule.usages[0], rule.n_usages) = (key, 1);
+                }
+            }
+            map::<HashMap<_, RuleKey, Rule>>(product, "RULES")?.insert(
+                RuleKey { set, number: 0 },
+                rule,
+                0,
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn fill_sessions(product: &mut Ebpf, sessions: u32) -> Result<()> {

@@ -101,6 +101,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(rules::filters());
     cases.extend(rules::what_filters_see());
     cases.extend(rules::uplink());
+    cases.extend(rules::no_packets());
     cases.extend(rules::enforced());
     cases.extend(found::cases());
     cases

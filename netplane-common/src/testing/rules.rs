@@ -236,7 +236,12 @@ fn to_user6(inner: &Ipv6) -> Vec<u8> {
     packet::ethernet(POD_N6_MAC, ROUTER_MAC, ETHERTYPE_IPV6, &inner.bytes())
 }
 
-/// QFIs, relays, and what is no packet of a filter.
+fn relayed(out: &[u8]) -> Option<Vec<u8>> {
+    let outer = Ipv4 { fragment: 0x4000, ..Ipv4::new(POD_N3, PEER, packet::udp(2152, 2152, out)) };
+    Some(packet::ethernet(ROUTER_MAC, POD_N6_MAC, packet::ETHERTYPE_IPV4, &outer.bytes()))
+}
+
+/// QFIs and relays.
 pub(super) fn uplink() -> Vec<Case> {
     let of_qfi = Filter { qfis: 1 << QFI | 1 << 5, ..Filter::default() };
     let only_qfi = || with_rules(&[Rule { filter: of_qfi, ..rule() }], &[]);
@@ -244,49 +249,9 @@ pub(super) fn uplink() -> Vec<Case> {
     let in_flow = |qfi| from_gnb(&packet::gtpu_with_container(TEID, 1, qfi, &inner.bytes()));
     let plain = from_gnb(&packet::gtpu(0x30, 255, TEID, &inner.bytes()));
     let relay = Rule { uplink: relay_entry(), ..rule() };
-    let relayed = |out: &[u8]| {
-        let outer = Ipv4 { fragment: 0x4000, ..Ipv4::new(POD_N3, PEER, packet::udp(2152, 2152, out)) };
-        Some(packet::ethernet(ROUTER_MAC, POD_N6_MAC, packet::ETHERTYPE_IPV4, &outer.bytes()))
-    };
     let other_server = Ipv4 { source: PEER, ..user_packet() };
     let expired = Ipv4 { ttl: 1, ..user_packet() };
-    // Its header says more bytes than there are.
-    let cut = [&[0x45, 0, 0xff, 0xff][..], &user_packet().bytes()[4..]].concat();
-    let no_class = Filter { tos_mask: 0xff, ..Filter::default() };
     vec![
-        case(
-            "rules: relayed, though no packet, where no filter asks",
-            with_rules(&[relay], &[]),
-            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
-            REDIRECT,
-            relayed(&packet::gtpu_with_container(RELAYED_TEID, 1, QFI, &cut)),
-        ),
-        case(
-            "rules: what is no packet has no traffic class, also not 0",
-            with_rules(&[Rule { filter: no_class, ..relay }], &[]),
-            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
-            drop(N3, Reason::NoRule),
-            None,
-        ),
-        case(
-            "rules: nor an address, also not :: or 0.0.0.0",
-            with_rules(&[Rule { filter: prefix(Ipv6Addr::UNSPECIFIED.into(), 64, true), ..relay }], &[]),
-            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
-            drop(N3, Reason::NoRule),
-            None,
-        ),
-        case(
-            "rules: a chain of extension headers that passes the message's end",
-            with_rules(&[Rule { filter: of_qfi, ..relay }], &[]),
-            // Four bytes of optional fields are in the message, and its PDU Session Container is not.
-            {
-                let datagram = packet::gtpu_with_container(TEID, 1, QFI, &[]);
-                let length = [&datagram[..2], &[0, 4], &datagram[4..]].concat();
-                from_gnb(&length)
-            },
-            drop(N3, Reason::Malformed),
-            None,
-        ),
         case("rules: one of several QFIs", only_qfi(), in_flow(5), REDIRECT, to_router(&one_hop(&inner))),
         case("rules: another QFI", only_qfi(), in_flow(6), drop(N3, Reason::NoRule), None),
         case("rules: no QFI where some are wanted", only_qfi(), plain, drop(N3, Reason::NoRule), None),
@@ -330,6 +295,50 @@ pub(super) fn uplink() -> Vec<Case> {
                 &[&[0, 0, 0, 0xc1, 1, 0, 0, 0][..], &inner.bytes()].concat(),
             )),
             passed(Reason::PassExtensionHeader),
+            None,
+        ),
+    ]
+}
+
+/// What is no packet, and a header that is not all there, in relayed G-PDUs.
+pub(super) fn no_packets() -> Vec<Case> {
+    let of_qfi = Filter { qfis: 1 << QFI | 1 << 5, ..Filter::default() };
+    let relay = Rule { uplink: relay_entry(), ..rule() };
+    // Its header says more bytes than there are.
+    let cut = [&[0x45, 0, 0xff, 0xff][..], &user_packet().bytes()[4..]].concat();
+    let no_class = Filter { tos_mask: 0xff, ..Filter::default() };
+    vec![
+        case(
+            "rules: relayed, though no packet, where no filter asks",
+            with_rules(&[relay], &[]),
+            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
+            REDIRECT,
+            relayed(&packet::gtpu_with_container(RELAYED_TEID, 1, QFI, &cut)),
+        ),
+        case(
+            "rules: what is no packet has no traffic class, also not 0",
+            with_rules(&[Rule { filter: no_class, ..relay }], &[]),
+            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
+            drop(N3, Reason::NoRule),
+            None,
+        ),
+        case(
+            "rules: nor an address, also not :: or 0.0.0.0",
+            with_rules(&[Rule { filter: prefix(Ipv6Addr::UNSPECIFIED.into(), 64, true), ..relay }], &[]),
+            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
+            drop(N3, Reason::NoRule),
+            None,
+        ),
+        case(
+            "rules: a chain of extension headers that passes the message's end",
+            with_rules(&[Rule { filter: of_qfi, ..relay }], &[]),
+            // Four bytes of optional fields are in the message, and its PDU Session Container is not.
+            {
+                let datagram = packet::gtpu_with_container(TEID, 1, QFI, &[]);
+                let length = [&datagram[..2], &[0, 4], &datagram[4..]].concat();
+                from_gnb(&length)
+            },
+            drop(N3, Reason::Malformed),
             None,
         ),
     ]

@@ -1,13 +1,14 @@
-//! The wrapper that repeats a program on fresh packets, and the empty program.
+//! The wrappers that repeat a program on fresh packets, on XDP and on TC, and what is run beside it.
 
 use crate::load::{self, HEAD};
 use crate::packet::{Bytes, at};
 use crate::xdp::XdpFrame;
-use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::macros::{map, xdp};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_adjust_room};
+use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::ProgramArray;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 use netplane_common::frame::Frame;
 
 /// Element 0 is the program under test.
@@ -61,4 +62,70 @@ fn wrap(ctx: &XdpContext) -> Option<u32> {
 #[xdp(frags)]
 fn empty(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Element 0 is the program under test, of TC.
+#[map]
+static TC_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same on TC. Room comes and goes behind the link header, as the product has it.
+#[classifier]
+fn tc_wrapper(ctx: TcContext) -> i32 {
+    tc_wrap(&ctx).unwrap_or(TC_ACT_SHOT)
+}
+
+#[inline(always)]
+fn tc_wrap(ctx: &TcContext) -> Option<i32> {
+    let config = load::config()?;
+    let template = load::template(0)?;
+    let turn = load::turn(config, load::state()?)?;
+    let missing = i32::from(template.length as i16) - ctx.len() as i32;
+    if missing != 0 {
+        change_room(ctx, missing)?;
+    }
+    let frame = Bytes { start: ctx.data(), end: ctx.data_end() };
+    // All headers of the shortest frame, and of one with a tunnel.
+    let [a, b, c, d, e, f, g, h, i, ..] = template.head;
+    // SAFETY: `at` has checked the bounds; BPF may access packets unaligned.
+    unsafe {
+        if let Some(to) = frame.at::<[u64; 14]>(0) {
+            let [.., j, k, l, m, n, _, _, _, _, _, _] = template.head;
+            *to = [a, b, c, d, e, f, g, h, i, j, k, l, m, n];
+        } else {
+            *frame.at::<[u64; 9]>(0)? = [a, b, c, d, e, f, g, h, i];
+        }
+    }
+    load::write(frame, template, turn, config)?;
+    // SAFETY: a helper without arguments.
+    let _ = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the program under test has the same type; control does not come back.
+    unsafe { TC_TARGET.tail_call(ctx, 0) };
+    None
+}
+
+#[inline(always)]
+fn change_room(ctx: &TcContext, by: i32) -> Option<()> {
+    // SAFETY: the context is this program's, and no pointer into the packet is used any more.
+    (unsafe { bpf_skb_adjust_room(ctx.skb.skb, by, BPF_ADJ_ROOM_MAC, 0) } == 0).then_some(())
+}
+
+/// What wrapper and run cost on TC.
+#[classifier]
+fn tc_empty(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// What a tunnel over IPv4 with a PDU Session Container adds.
+const TUNNEL: i32 = 20 + 8 + 16;
+
+/// The least of an uplink on TC: the kernel makes the packet shorter.
+#[classifier]
+fn tc_shorter(ctx: TcContext) -> i32 {
+    change_room(&ctx, -TUNNEL).map_or(TC_ACT_SHOT, |()| TC_ACT_REDIRECT)
+}
+
+/// The least of a downlink on TC.
+#[classifier]
+fn tc_longer(ctx: TcContext) -> i32 {
+    change_room(&ctx, TUNNEL).map_or(TC_ACT_SHOT, |()| TC_ACT_REDIRECT)
 }
