@@ -228,6 +228,7 @@ async fn run_loop<K: Kernel>(core: &mut Core<K>, mut events: mpsc::UnboundedRece
             () = wait => {
                 due = None;
                 core.reconcile();
+                core.buffer();
             }
             _ = woken => core.buffer(),
             _ = poll.tick() => core.drain_events(),

@@ -53,20 +53,27 @@ impl Ends {
     }
 }
 
-/// TEID and number of the next packet that arrives.
-#[track_caller]
-fn receive(socket: &UdpSocket) -> (u32, u32) {
+/// TEID and number of the next packet that arrives; `None` if there is none in time.
+fn receive(socket: &UdpSocket) -> Option<(u32, u32)> {
     let mut buffer = [0; 4096];
-    let length = socket.recv(&mut buffer).expect("a packet in time");
+    let length = socket.recv(&mut buffer).ok()?;
     let word = |at: usize| u32::from_be_bytes(buffer[at..at + 4].try_into().expect("four bytes"));
-    (word(4), word(length - 4))
+    Some((word(4), word(length - 4)))
 }
 
-/// The numbers that arrive in this tunnel.
+/// The numbers of so many packets that arrive, all of them in this tunnel.
 #[track_caller]
-fn numbers(socket: &UdpSocket, teid: u32, count: usize) -> Vec<u32> {
-    let received = (0..count).map(|_| receive(socket)).inspect(|it| assert_eq!(it.0, teid, "{it:?}"));
-    received.map(|it| it.1).collect()
+fn numbers(node: &Node, socket: &UdpSocket, teid: u32, count: usize) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        let Some((tunnel, number)) = receive(socket) else {
+            let status = node.lab.status().unwrap_or_default();
+            panic!("{numbers:?} of {count}\n{:#}\n{}", status["networks"], node.agent.log_tail());
+        };
+        assert_eq!(tunnel, teid, "number {number}");
+        numbers.push(number);
+    }
+    numbers
 }
 
 /// One PDR a direction, whose packets to the user have a QFI and count.
@@ -142,7 +149,7 @@ fn idle_user_is_paged(lab: Lab) {
     let ends = Ends::new(&node.lab);
     node.forwards(&plain());
     ends.send(0..10);
-    assert_eq!(numbers(&ends.gnb, PEER_TEID, 10), (0..10).collect::<Vec<_>>());
+    assert_eq!(numbers(&node, &ends.gnb, PEER_TEID, 10), (0..10).collect::<Vec<_>>());
 
     assert_eq!(node.put(&idle()), []);
     let mut watch = node.runtime.block_on(node.client.watch(POD)).expect("a watch");
@@ -153,11 +160,11 @@ fn idle_user_is_paged(lab: Lab) {
     let told = reports(&node, &mut watch);
     let report = DownlinkDataReport { session_id: "ue-1".to_owned(), pdr_id: 2, qfi: Some(QFI), dscp: 0 };
     assert_eq!(told, [report]);
-    assert_eq!(numbers(&ends.new_gnb, NEW_TEID, 30), (10..40).collect::<Vec<_>>());
+    assert_eq!(numbers(&node, &ends.new_gnb, NEW_TEID, 30), (10..40).collect::<Vec<_>>());
     keeps(&node, 0);
     node.forwards(&moved());
     ends.send(40..50);
-    assert_eq!(numbers(&ends.new_gnb, NEW_TEID, 10), (40..50).collect::<Vec<_>>());
+    assert_eq!(numbers(&node, &ends.new_gnb, NEW_TEID, 10), (40..50).collect::<Vec<_>>());
     // Each once: 100 bytes behind UDP and IP.
     assert_eq!(downlink(&mut node), (50, 50 * 128));
     let dropped =
@@ -210,7 +217,7 @@ fn all_packets_of_a_user_that_comes_and_goes_have_arrived() {
         }
         stop.store(true, Ordering::Relaxed);
         let sent = sender.join().expect("no panic");
-        let received = numbers(&ends.gnb, PEER_TEID, sent as usize);
+        let received = numbers(&node, &ends.gnb, PEER_TEID, sent as usize);
         (sent, received)
     });
     let late = received.windows(2).filter(|it| it[0] > it[1]).count();
@@ -247,9 +254,9 @@ fn a_full_buffer_drops_the_oldest_and_counts_them() {
     ends.send_to("10.60.0.2", 100..105, 100);
     keeps(&node, 25);
     node.forwards(&plain());
-    assert_eq!(numbers(&ends.gnb, PEER_TEID, 20), (30..50).collect::<Vec<_>>());
+    assert_eq!(numbers(&node, &ends.gnb, PEER_TEID, 20), (30..50).collect::<Vec<_>>());
     node.forwards(&other(plain()));
-    assert_eq!(numbers(&ends.gnb, PEER_TEID + 1, 5), (100..105).collect::<Vec<_>>());
+    assert_eq!(numbers(&node, &ends.gnb, PEER_TEID + 1, 5), (100..105).collect::<Vec<_>>());
 
     // The control plane suggests less.
     let mut few = idle();
@@ -259,7 +266,7 @@ fn a_full_buffer_drops_the_oldest_and_counts_them() {
     drops(&node, 35, "buffer-overflow");
     keeps(&node, 5);
     node.forwards(&plain());
-    assert_eq!(numbers(&ends.gnb, PEER_TEID, 5), (55..60).collect::<Vec<_>>());
+    assert_eq!(numbers(&node, &ends.gnb, PEER_TEID, 5), (55..60).collect::<Vec<_>>());
 }
 
 #[test]
@@ -287,7 +294,7 @@ fn the_memory_for_all_sessions_is_bounded() {
     drops(&node, 2000 - kept, "buffer-overflow");
     // The oldest of both have gone.
     node.forwards(&plain());
-    let first = receive(&ends.gnb);
+    let first = receive(&ends.gnb).expect("a packet in time");
     assert!(first.0 == PEER_TEID && first.1 > 500, "{first:?}");
 }
 
@@ -319,7 +326,7 @@ fn what_is_not_released_is_counted() {
     ends.send(23..25);
     keeps(&node, 2);
     node.forwards(&plain());
-    assert_eq!(numbers(&ends.gnb, PEER_TEID, 2), [23, 24]);
+    assert_eq!(numbers(&node, &ends.gnb, PEER_TEID, 2), [23, 24]);
 }
 
 /// DNS wakes the user up, all else is dropped meanwhile.
@@ -340,11 +347,11 @@ fn pdrs_of_one_session_buffer_and_forward_side_by_side() {
         dns.send_to(&number.to_be_bytes(), (UE, 9)).expect("sent");
         ends.send(100 + number..101 + number);
     }
-    assert_eq!(numbers(&ends.gnb, PEER_TEID, 4), [100, 101, 102, 103]);
+    assert_eq!(numbers(&node, &ends.gnb, PEER_TEID, 4), [100, 101, 102, 103]);
     keeps(&node, 4);
     two.pdrs[1].far_id = 2;
     node.forwards(&two);
-    assert_eq!(numbers(&ends.gnb, PEER_TEID, 4), [0, 1, 2, 3]);
+    assert_eq!(numbers(&node, &ends.gnb, PEER_TEID, 4), [0, 1, 2, 3]);
 
     // Neither is there anything to wake up for packets from the access side, nor to tell of others.
     let wrong = |change: &dyn Fn(&mut Session)| {

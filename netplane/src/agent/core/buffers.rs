@@ -269,7 +269,8 @@ impl<K: Kernel> Core<K> {
     pub(in crate::agent) fn buffer(&mut self) {
         self.take_in();
         let held = self.buffers.held();
-        if held.is_empty() {
+        // A next hop that is resolved in the world only is not yet in the kernel.
+        if held.is_empty() || self.stale {
             return;
         }
         self.change(|editor, hands| {

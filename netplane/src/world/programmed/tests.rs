@@ -397,7 +397,7 @@ fn what_the_kernel_refuses_is_undone() {
     let uid = format!("uid of {POD}");
     let Node { world, slots, compiled, programmed, current, kernel } = &mut node;
     let (planned, _) = edit(world, slots, compiled, programmed, |editor| {
-        editor.put((POD, &uid), 2, &moved, current).expect("a plan")
+        editor.put((POD, &uid), 2, &moved, (current, false)).expect("a plan")
     });
     planned.operations.iter().for_each(|it| kernel.apply(it));
     assert_ne!(kernel.uplink, before.uplink);
@@ -416,7 +416,7 @@ fn a_change_of_rules_is_a_new_set_and_can_be_undone() {
     let uid = format!("uid of {POD}");
     let Node { world, slots, compiled, programmed, current, kernel } = &mut node;
     let (planned, _) = edit(world, slots, compiled, programmed, |editor| {
-        editor.put((POD, &uid), 2, &put_of(0, 6), current).expect("a plan")
+        editor.put((POD, &uid), 2, &put_of(0, 6), (current, false)).expect("a plan")
     });
     planned.operations.iter().for_each(|it| kernel.apply(it));
     assert_ne!(set(kernel), set(&before));
