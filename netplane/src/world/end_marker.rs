@@ -28,10 +28,16 @@ impl EndMarker {
         (new, new_tables): (&DownlinkEntry, &Tables),
     ) -> Option<Self> {
         let (old, new) = (Self::of(old, old_tables)?, Self::of(new, new_tables)?);
-        ((old.peer, old.teid) != (new.peer, new.teid)).then_some(old)
+        old.is_other(&new).then_some(old)
     }
 
-    fn of(entry: &DownlinkEntry, tables: &Tables) -> Option<Self> {
+    /// Whether the F-TEID is another one.
+    pub fn is_other(&self, other: &Self) -> bool {
+        (self.peer, self.teid) != (other.peer, other.teid)
+    }
+
+    /// For the tunnel into which a downlink's entry forwards.
+    pub fn of(entry: &DownlinkEntry, tables: &Tables) -> Option<Self> {
         let next_hop = tables.next_hops.get(&entry.next_hop)?;
         if entry.action != SessionAction::Forward as u8 {
             return None;

@@ -103,6 +103,7 @@ fn with_action(mut session: Session, action: ApplyAction) -> Session {
 fn moved() -> Session {
     let mut session = plain();
     let parameters = session.fars[1].forwarding_parameters.as_mut().expect("parameters");
+    parameters.send_end_marker = true;
     let outer = parameters.outer_header_creation.as_mut().expect("a tunnel");
     (outer.teid, outer.address) = (NEW_TEID, NEW.to_string());
     session
@@ -165,6 +166,10 @@ fn idle_user_is_paged(lab: Lab) {
     node.forwards(&moved());
     ends.send(40..50);
     assert_eq!(numbers(&node, &ends.new_gnb, NEW_TEID, 10), (40..50).collect::<Vec<_>>());
+    // The gNB that it was at gets one End Marker: a header and nothing else.
+    assert_eq!(numbers(&node, &ends.gnb, PEER_TEID, 1), [PEER_TEID]);
+    ends.gnb.set_nonblocking(true).expect("a socket");
+    assert_eq!(receive(&ends.gnb), None);
     // Each once: 100 bytes behind UDP and IP.
     assert_eq!(downlink(&mut node), (50, 50 * 128));
     let dropped =

@@ -6,7 +6,9 @@ use super::usage::Usages;
 use crate::agent::sessions::Happened;
 use crate::dataplane::Kernel;
 use crate::sources::chain;
-use crate::world::programmed::{Editor, Programmed};
+use crate::world::end_marker::EndMarker;
+use crate::world::programmed::{Editor, Planned, Programmed};
+use crate::world::tables::Tables;
 use crate::world::{Buffering, buffering};
 use netplane_client::v1::watch_response::Event as Watched;
 use netplane_client::v1::{DownlinkDataReport, Session};
@@ -33,6 +35,8 @@ pub(in crate::agent) struct BufferLimits {
 pub(super) struct Buffers {
     pub(super) limits: BufferLimits,
     queues: BTreeMap<u32, Queue>,
+    /// The tunnels of sessions before they fell idle.
+    tunnels: BTreeMap<u32, EndMarker>,
     /// Numbers and sessions of kept frames, oldest first, and of some that have left since.
     ages: VecDeque<(u64, u32)>,
     next: u64,
@@ -71,6 +75,7 @@ impl Default for Buffers {
         Self {
             limits: BufferLimits { per_session: 0, bytes: 0 },
             queues: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
             ages: VecDeque::new(),
             next: 0,
             frames: 0,
@@ -192,8 +197,23 @@ impl Buffers {
         }
     }
 
+    /// A change of a session is in the kernel. Returns what the peer is to be told that it had before it fell idle.
+    pub(super) fn carried_out(&mut self, planned: &Planned, current: &Tables) -> Option<EndMarker> {
+        if let Some(tunnel) = planned.falls_idle(current) {
+            self.tunnels.insert(planned.handle(), tunnel);
+            return None;
+        }
+        if self.tunnels.is_empty() {
+            return None;
+        }
+        let (new, is_asked) = planned.forwards(current)?;
+        let old = self.tunnels.remove(&planned.handle())?;
+        (is_asked && old.is_other(&new)).then_some(old)
+    }
+
     /// A session has gone: its packets are dropped and counted.
     pub(super) fn discard<K: Kernel>(&mut self, kernel: &mut K, handle: u32) {
+        self.tunnels.remove(&handle);
         for gone in self.queues.remove(&handle).into_iter().flat_map(|it| it.frames) {
             self.left(&gone);
             drop_one(kernel, &gone.about, Reason::BufferDiscarded);

@@ -439,6 +439,7 @@ impl<K: Kernel> Hands<'_, K> {
         }
         // The old tunnel's element stays in `current` until the next compilation.
         self.markers.extend(planned.end_marker(self.current));
+        self.markers.extend(self.buffers.carried_out(&planned, self.current));
         self.last_reports(editor, &planned);
         for (_, error) in self.kernel.apply(&planned.after) {
             tracing::error!(error = chain(&error), "rules of a session are left");

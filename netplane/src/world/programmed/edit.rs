@@ -16,7 +16,7 @@ use super::super::{Compiled, World};
 use super::follow::facts;
 use super::{Kept, Programmed, Record};
 use netplane_client::v1::Session;
-use netplane_common::map::{Rule, RuleKey, UsageKey, UsageLimits};
+use netplane_common::map::{Rule, RuleKey, SessionAction, UsageKey, UsageLimits};
 use prost::Message;
 use std::net::IpAddr;
 
@@ -84,6 +84,24 @@ impl Planned {
         tunnel.filter(|it| it.end_marker)?;
         let (_, old) = self.old.as_ref()?;
         EndMarker::between((&old.downlink?, current), (&new.entries.downlink?, current))
+    }
+
+    pub fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    /// What the peer would be told whose session buffers from now on.
+    pub fn falls_idle(&self, current: &Tables) -> Option<EndMarker> {
+        let new = self.new.as_ref()?.entries.downlink?;
+        let (_, old) = self.old.as_ref().filter(|_| new.action == SessionAction::Buffer as u8)?;
+        EndMarker::of(&old.downlink?, current)
+    }
+
+    /// The tunnel into which the session forwards from now on, and whether the one before is to be told.
+    pub fn forwards(&self, current: &Tables) -> Option<(EndMarker, bool)> {
+        let new = self.new.as_ref()?;
+        let tunnel = new.flat.downlink.as_ref().and_then(|it| it.tunnel.as_ref())?;
+        Some((EndMarker::of(&new.entries.downlink?, current)?, tunnel.end_marker))
     }
 }
 
