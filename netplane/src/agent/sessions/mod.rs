@@ -4,12 +4,14 @@
 pub(super) mod caller;
 mod cgroup;
 pub(super) mod journal;
+mod places;
 mod service;
 
 use super::{AgentError, Event, start_thread};
 use caller::Caller;
 use futures::Stream;
 use netplane_client::v1::{self, sessions_server::SessionsServer};
+use places::Places;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot};
 use tonic::Status;
 use tonic::transport::server::Connected;
 
@@ -90,15 +92,18 @@ async fn serve(
     Ok(())
 }
 
-/// Connections, each with its caller. One that fails does not end the others.
+/// Connections, each with its caller. One that fails does not end the others; one too many is closed.
 fn incoming(listener: tokio::net::UnixListener) -> impl Stream<Item = io::Result<Identified>> {
-    futures::stream::unfold(listener, |listener| async {
+    futures::stream::unfold((listener, Places::default()), |(listener, mut places)| async {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let caller = Caller::of(&stream);
                     tracing::debug!(?caller, "session API");
-                    return Some((Ok(Identified { stream, caller }), listener));
+                    if let Some(place) = places.take(&caller) {
+                        let identified = Identified { stream, caller, _place: place };
+                        return Some((Ok(identified), (listener, places)));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a caller of the session API was not let in");
@@ -113,6 +118,7 @@ fn incoming(listener: tokio::net::UnixListener) -> impl Stream<Item = io::Result
 struct Identified {
     stream: UnixStream,
     caller: Caller,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Connected for Identified {

@@ -1,5 +1,7 @@
 //! Sessions with rules on a whole node: scapy's packets from outside say what passes, and how.
 
+mod limits;
+
 use crate::agent::{LIMIT, sandbox, until};
 use crate::sessions::{POD, lab};
 use netplane_bench::lab::cni::addresses;
