@@ -1,11 +1,14 @@
 //! What the session API costs: a bulk load, single changes while all are loaded, the agent's memory and idle time,
 //! and how long a new agent takes to have them back; with one pod or many, and other networks beside.
 
+mod check;
+
 use crate::lab::cni::Sandbox;
 use crate::lab::{Lab, Namespace, Process, wait_for};
 use anyhow::{Context, Result, ensure};
 use netplane_client::{Client, Plain};
 use nix::unistd::{SysconfVar, sysconf};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -17,6 +20,9 @@ const N6: &str = include_str!("../../examples/nads/n6.yaml");
 /// Where the users' addresses are from: four million.
 const POOL: &str = "10.64.0.0/10";
 const FIRST: u32 = u32::from_be_bytes([10, 64, 0, 1]);
+const FIRST_TEID: u32 = 0x1000;
+/// Above those that single changes give.
+const FIRST_PEER_TEID: u32 = 1 << 28;
 const PEER: &str = "10.30.0.10";
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -30,6 +36,8 @@ pub struct Scale {
     pub nads: u32,
     /// Single changes once all are loaded.
     pub changes: u32,
+    /// Send packets for some, once all are loaded and again after a restart.
+    pub check: bool,
 }
 
 /// What was measured.
@@ -50,6 +58,8 @@ pub struct Figures {
     pub tables_mib: f64,
     /// From the start of a new agent until it answers with all sessions.
     pub restart_seconds: f64,
+    /// Sessions for which packets were sent; all of them arrived and were counted.
+    pub forwarded: usize,
 }
 
 impl Figures {
@@ -69,6 +79,9 @@ impl Figures {
         let _ = writeln!(text, "idle: {:.2} % of a CPU", self.idle_cpu * 100.0);
         let _ = writeln!(text, "tables in the kernel: {:.1} MiB", self.tables_mib);
         let _ = writeln!(text, "a new agent has all after {:.2} s", self.restart_seconds);
+        if self.forwarded != 0 {
+            let _ = writeln!(text, "{} sessions all over the table forward and count", self.forwarded);
+        }
         text
     }
 }
@@ -78,7 +91,7 @@ impl Figures {
 /// # Errors
 /// Not root, or something is refused.
 pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
-    let Scale { sessions, pods, nads, changes } = scale;
+    let Scale { sessions, pods, nads, check, .. } = scale;
     let lab = Lab::new(netplane)?;
     write_nads(&lab, nads)?;
     let namespaces = attach(&lab, pods)?;
@@ -89,26 +102,28 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
     // The last pod has the rest.
     let share = sessions / pods;
     let of_pod = |pod: u32| pod * share..if pod + 1 == pods { sessions } else { (pod + 1) * share };
-    let (load, mut latencies) = runtime.block_on(async {
+    let load = runtime.block_on(async {
         let mut client = Client::connect(&socket).await?;
         let begun = Instant::now();
         for pod in 0..pods {
-            let refused = client.put(&name(pod), 1, of_pod(pod).map(|it| session(it, 1))).await?;
+            let wanted = of_pod(pod).map(|it| session(it, FIRST_PEER_TEID + it));
+            let refused = client.put(&name(pod), 1, wanted).await?;
             ensure!(refused.is_empty(), "{} refused: {:?}", refused.len(), refused.first());
         }
-        let load = begun.elapsed();
-        let mut latencies = Vec::new();
-        for change in 0..changes {
-            // All over the table.
-            let number = change.wrapping_mul(7919) % sessions;
-            let pod = (number / share.max(1)).min(pods - 1);
-            let begun = Instant::now();
-            let refused = client.put(&name(pod), 1, [session(number, 2 + change)]).await?;
-            latencies.push(begun.elapsed().as_secs_f64() * 1e6);
-            ensure!(refused.is_empty(), "{refused:?}");
-        }
-        Ok::<_, anyhow::Error>((load, latencies))
+        Ok::<_, anyhow::Error>(begun.elapsed())
     })?;
+    let samples = if check { check::samples(of_pod(0).end) } else { Vec::new() };
+    let forwards = |changed: &HashMap<u32, u32>, counted: u32| {
+        let teids = |number: &u32| {
+            let peer_teid = changed.get(number).copied().unwrap_or(FIRST_PEER_TEID + number);
+            (*number, FIRST_TEID + number, peer_teid)
+        };
+        let sessions: Vec<_> = samples.iter().map(teids).collect();
+        let mut client = runtime.block_on(Client::connect(&socket))?;
+        if check { check::forwards(&lab, &runtime, &mut client, &sessions, counted) } else { Ok(()) }
+    };
+    forwards(&HashMap::new(), check::PACKETS)?;
+    let (mut latencies, changed) = runtime.block_on(single_changes(&socket, scale))?;
     let full = resident(&agent)?;
     agent.kill()?;
     let begun = Instant::now();
@@ -124,6 +139,8 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
     let restart = begun.elapsed();
     ensure!(again == sessions, "{again} sessions after a restart");
     let restarted = resident(&agent)?;
+    // What was changed in its new tunnel, and all counters go on.
+    forwards(&changed, 2 * check::PACKETS)?;
     let idle_cpu = idle(&agent)?;
     let status = lab.status()?;
     let bytes = status["programmed"]["tableBytes"].as_f64().unwrap_or_default();
@@ -139,10 +156,31 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
         idle_cpu,
         tables_mib: bytes / f64::from(1 << 20),
         restart_seconds: restart.as_secs_f64(),
+        forwarded: samples.len(),
     };
     drop(namespaces);
     lab.remove()?;
     Ok(figures)
+}
+
+/// Microseconds of each change, and the peer's TEIDs of what was changed.
+async fn single_changes(socket: &Path, scale: Scale) -> Result<(Vec<f64>, HashMap<u32, u32>)> {
+    let Scale { sessions, pods, changes, .. } = scale;
+    let mut client = Client::connect(socket).await?;
+    let (mut latencies, mut changed) = (Vec::new(), HashMap::new());
+    for change in 0..changes {
+        // All over the table.
+        let number = change.wrapping_mul(7919) % sessions;
+        let pod = (number / (sessions / pods).max(1)).min(pods - 1);
+        // Below those of the load.
+        let peer_teid = 1 + change;
+        let begun = Instant::now();
+        let refused = client.put(&name(pod), 1, [session(number, peer_teid)]).await?;
+        latencies.push(begun.elapsed().as_secs_f64() * 1e6);
+        ensure!(refused.is_empty(), "{refused:?}");
+        changed.insert(number, peer_teid);
+    }
+    Ok((latencies, changed))
 }
 
 /// Of a pod, with its namespace.
@@ -193,12 +231,16 @@ fn start(lab: &Lab, sessions: u32) -> Result<Process> {
     Ok(agent)
 }
 
+fn ue(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(FIRST + number)
+}
+
 fn session(number: u32, peer_teid: u32) -> netplane_client::v1::Session {
     let plain = Plain {
-        ue: vec![Ipv4Addr::from_bits(FIRST + number).to_string()],
+        ue: vec![ue(number).to_string()],
         access: "core/n3".to_owned(),
         data: "core/n6".to_owned(),
-        teid: 0x1000 + number,
+        teid: FIRST_TEID + number,
         local: String::new(),
         peer: PEER.to_owned(),
         peer_teid,

@@ -77,6 +77,10 @@ enum Command {
         /// Single changes once all are loaded.
         #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
         changes: u32,
+        /// Send users' packets for some of the first pod's sessions, when they are loaded and after a restart, and fail
+        /// if one does not arrive.
+        #[arg(long)]
+        check: bool,
         #[arg(long)]
         json: bool,
     },
@@ -143,8 +147,8 @@ fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Packets { arguments, output }) => part(&output, || packets::run(&arguments)),
         Some(Command::Rates { arguments, output }) => part(&output, || rates::run(&arguments)),
         Some(Command::Attach { arguments, output }) => part(&output, || attach::run(&arguments)),
-        Some(Command::Sessions { sessions, pods, nads, changes, json }) => {
-            of_sessions(Scale { sessions, pods, nads, changes }, json)
+        Some(Command::Sessions { sessions, pods, nads, changes, check, json }) => {
+            of_sessions(Scale { sessions, pods, nads, changes, check }, json)
         }
         Some(Command::Traffic(arguments)) => traffic::send(&arguments),
         Some(Command::Throughput { arguments, output }) => part(&output, || traffic::throughput(&arguments)),
