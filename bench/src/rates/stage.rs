@@ -77,7 +77,7 @@ impl Stage {
     fn start(&mut self, sessions: u32) -> Result<()> {
         let node = &self.lab.node;
         match self.subject {
-            Subject::Native | Subject::Generic => self.start_agent(sessions)?,
+            Subject::Native | Subject::Generic | Subject::Tc => self.start_agent(sessions)?,
             Subject::UserSpaceUpf => self.start_upf(sessions)?,
             Subject::KernelForwarding => {
                 self.route()?;

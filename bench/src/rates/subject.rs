@@ -14,6 +14,8 @@ pub enum Subject {
     Native,
     /// The same in generic XDP.
     Generic,
+    /// netplane's TC programs on the masters.
+    Tc,
     /// A user-space UPF in the pod, on its macvlan interfaces: sockets, batches of system calls.
     UserSpaceUpf,
     /// The kernel forwards plain IP from one master to the other: no tunnel, no pod.
@@ -26,8 +28,14 @@ pub enum Subject {
 
 impl Subject {
     /// Those that every kernel has.
-    pub const ALL: [Self; 5] =
-        [Self::Native, Self::Generic, Self::UserSpaceUpf, Self::KernelForwarding, Self::BareRedirect];
+    pub const ALL: [Self; 6] = [
+        Self::Native,
+        Self::Generic,
+        Self::Tc,
+        Self::UserSpaceUpf,
+        Self::KernelForwarding,
+        Self::BareRedirect,
+    ];
 
     /// All that this kernel has: its GTP device where the module is loaded.
     pub fn of_this_kernel() -> Vec<Self> {
@@ -39,6 +47,7 @@ impl Subject {
         match self {
             Self::Native => "netplane, native XDP",
             Self::Generic => "netplane, generic XDP",
+            Self::Tc => "netplane, TC",
             Self::UserSpaceUpf => "user-space UPF",
             Self::KernelForwarding => "kernel forwarding, no tunnel",
             Self::KernelGtp => "kernel GTP device",
@@ -51,12 +60,13 @@ impl Subject {
         match self {
             Self::Native => Some("native"),
             Self::Generic => Some("generic"),
+            Self::Tc => Some("tc"),
             _ => None,
         }
     }
 
     pub(super) const fn has_pod(self) -> bool {
-        matches!(self, Self::Native | Self::Generic | Self::UserSpaceUpf)
+        matches!(self, Self::Native | Self::Generic | Self::Tc | Self::UserSpaceUpf)
     }
 
     /// What becomes of a frame.

@@ -79,7 +79,7 @@ pub(crate) fn for_all() -> Result<Vec<RatesArguments>> {
     if cores.sink == cores.sender {
         let one = format!("{0},{0},{0}", cores.device);
         let sizes = "64,512,1400";
-        let all = "native,generic,kernel-forwarding,bare-redirect";
+        let all = "native,generic,tc,kernel-forwarding,bare-redirect";
         runs.push(parsed(&[
             "--sessions",
             "1000",
