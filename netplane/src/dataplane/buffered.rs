@@ -9,6 +9,7 @@ use aya::maps::{MapData, PerfEventArray};
 use netplane_common::map::{Buffered, RELEASED};
 use netplane_common::wire::ethernet::EtherType;
 use rustix::event::epoll;
+use std::borrow::Cow;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -77,14 +78,7 @@ impl Keeper {
         let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         to.sll_family = libc::AF_PACKET as u16;
         to.sll_ifindex = i32::try_from(near).map_err(io::Error::other)?;
-        let tagged;
-        let frame = if about.vlan == 0 || frame.len() < ADDRESSES {
-            frame
-        } else {
-            let tag = [EtherType::VLAN.0.get().to_be_bytes(), about.vlan.to_be_bytes()].concat();
-            tagged = [&frame[..ADDRESSES], &tag, &frame[ADDRESSES..]].concat();
-            &tagged
-        };
+        let frame = as_on_wire(about, frame);
         to.sll_protocol = u16::from_ne_bytes([frame[ADDRESSES], frame[ADDRESSES + 1]]);
         // SAFETY: the buffer and the address live as long as the call, and have these lengths.
         let sent = unsafe {
@@ -143,9 +137,42 @@ fn open(array: &mut PerfEventArray<MapData>) -> Result<Open, Box<dyn std::error:
     Ok(Open { cpus, wakes, socket, mark: 0 })
 }
 
+/// With the tag that was beside it where it was on the wire.
+fn as_on_wire<'f>(about: &Buffered, frame: &'f [u8]) -> Cow<'f, [u8]> {
+    if about.vlan == 0 {
+        return frame.into();
+    }
+    let tag = [EtherType::VLAN.0.get().to_be_bytes(), about.vlan.to_be_bytes()].concat();
+    let (addresses, rest) = frame.split_at(ADDRESSES);
+    [addresses, &tag, rest].concat().into()
+}
+
 /// A sample without its padding; `None` for one that is not whole.
 fn frame(sample: &[u8]) -> Option<(Buffered, Vec<u8>)> {
     let (about, rest) = Buffered::read_from_prefix(sample).ok()?;
     let frame = rest.get(..usize::try_from(about.len).ok()?)?;
     (frame.len() >= ADDRESSES + 2).then(|| (about, frame.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netplane_common::testing::packet;
+    use zerocopy::IntoBytes;
+
+    #[test]
+    fn a_frame_goes_back_as_it_was_on_the_wire() {
+        let (to, from, ipv4) = ([2; 6], [4; 6], packet::ETHERTYPE_IPV4);
+        let untagged = [&to[..], &from, &ipv4.to_be_bytes(), b"packet"].concat();
+        let len = u32::try_from(untagged.len()).expect("a length");
+        for (vlan, wire) in [(0, untagged.clone()), (7, packet::tagged(to, from, 7, ipv4, b"packet"))] {
+            let about = Buffered { vlan, len, ..Buffered::default() };
+            // The kernel pads samples.
+            let sample = [about.as_bytes(), &untagged, &[0xff; 6]].concat();
+            let (read, frame) = frame(&sample).expect("a whole one");
+            assert_eq!((read, &frame), (about, &untagged));
+            assert_eq!(as_on_wire(&about, &frame), wire);
+            assert_eq!(super::frame(&sample[..sample.len() - 7]), None, "half a frame is none");
+        }
+    }
 }
