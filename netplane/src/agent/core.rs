@@ -436,6 +436,7 @@ impl<K: Kernel> Core<K> {
         }
         self.observe_losses();
         self.give_memory_back();
+        self.catch_up_journal();
         let due = self.forget_what_is_undone() || self.retry.is_some_and(|(at, _)| Instant::now() >= at);
         // The ground may have become firm by patience alone.
         if due || self.takes_over || self.compiled == Compiled::default() {

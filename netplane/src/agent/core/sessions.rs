@@ -10,7 +10,7 @@ use crate::sources::chain;
 use crate::world::end_marker::EndMarker;
 use crate::world::programmed::{Editor, Kept, Planned, edit};
 use crate::world::tables::{Operation, Tables};
-use crate::world::{EndpointView, Kind, NetworkView, Refusal, buffering};
+use crate::world::{EndpointView, Kind, NetworkView, Problem, Refusal, buffering};
 use netplane_client::v1::watch_response::Event as Watched;
 use netplane_client::v1::{self, GtpuEventKind};
 use netplane_client::v1::{
@@ -20,6 +20,7 @@ use netplane_client::v1::{
 use netplane_common::map::{Counter, EventKind, GtpuEvent, UsageKey};
 use netplane_common::wire::ip;
 use std::collections::BTreeMap;
+use std::io;
 use tonic::{Code, Status};
 
 /// Sessions in one answer of a list.
@@ -193,7 +194,7 @@ impl<K: Kernel> Core<K> {
         let _ = self.happened.send(Happened { pod, event });
     }
 
-    /// For the next agent. If that fails, the sessions are forwarded, and are lost when the agent starts anew.
+    /// For the next agent. While that fails, the sessions are forwarded, and a problem says what a restart would lose.
     pub(super) fn write_down(&mut self, kept: Vec<Kept>) {
         self.edits += kept.len();
         let Some(journal) = &mut self.journal else { return };
@@ -201,7 +202,32 @@ impl<K: Kernel> Core<K> {
         if written.is_ok() && journal.is_long() {
             written = journal.shorten(self.programmed.kept());
         }
-        if let Err(error) = written {
+        self.is_written_down(written);
+    }
+
+    /// Writes down what could not be written before, all anew.
+    pub(super) fn catch_up_journal(&mut self) {
+        let Some(journal) = self.journal.as_mut().filter(|it| it.is_behind) else { return };
+        let written = journal.shorten(self.programmed.kept());
+        self.is_written_down(written);
+    }
+
+    fn is_written_down(&mut self, written: io::Result<()>) {
+        let is_behind = self.journal.as_ref().is_some_and(|it| it.is_behind);
+        let Err(error) = written else {
+            if !is_behind {
+                self.source_problems.remove("journal");
+            }
+            return;
+        };
+        let so = if is_behind {
+            "the newest changes are forwarded, and the next agent will not know of them; tried again each second"
+        } else {
+            "it is complete, but cannot be made shorter"
+        };
+        let message = format!("{error}: {so}");
+        let problem = Problem { object: "journal of sessions".to_owned(), message };
+        if self.source_problems.insert("journal", vec![problem.clone()]).is_none() {
             tracing::error!(%error, "sessions are not written down");
         }
     }

@@ -5,7 +5,7 @@
 use crate::world::programmed::Kept;
 use prost::Message;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// A file that is smaller is not worth the work.
@@ -30,6 +30,8 @@ pub(crate) struct Journal {
     /// Bytes in the file, and how many there were when it was last written anew.
     length: u64,
     base: u64,
+    /// Changes could not be written, and are not in the file.
+    pub(crate) is_behind: bool,
 }
 
 impl Journal {
@@ -66,15 +68,29 @@ impl Journal {
         let file = OpenOptions::new().append(true).open(path)?;
         let length = u64::try_from(sound).unwrap_or(0);
         file.set_len(length)?;
-        Ok(Self { path: path.to_owned(), file, instance, length, base: length })
+        Ok(Self { path: path.to_owned(), file, instance, length, base: length, is_behind: false })
     }
 
     /// Writes the file anew, beside the old one and then in its place.
     fn begin(path: &Path, instance: &str, sessions: impl Iterator<Item = Kept>) -> io::Result<Self> {
         let beside = path.with_extension("new");
+        let begun = Self::write_anew(path, &beside, instance, sessions);
+        if begun.is_err() {
+            // It may be what fills the disk.
+            let _ = fs::remove_file(&beside);
+        }
+        begun
+    }
+
+    fn write_anew(
+        path: &Path,
+        beside: &Path,
+        instance: &str,
+        sessions: impl Iterator<Item = Kept>,
+    ) -> io::Result<Self> {
         let mut bytes =
             Line { instance: instance.to_owned(), session: None }.encode_length_delimited_to_vec();
-        let mut file = File::create(&beside)?;
+        let mut file = File::create(beside)?;
         let mut length = 0;
         for session in sessions {
             let line = Line { instance: String::new(), session: Some(session) };
@@ -88,15 +104,22 @@ impl Journal {
         }
         file.write_all(&bytes)?;
         length += bytes.len();
-        fs::rename(&beside, path)?;
+        fs::rename(beside, path)?;
         let length = u64::try_from(length).unwrap_or(0);
-        Ok(Self { path: path.to_owned(), file, instance: instance.to_owned(), length, base: length })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            instance: instance.to_owned(),
+            length,
+            base: length,
+            is_behind: false,
+        })
     }
 
     /// Adds what has changed.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written; nothing of these changes is in it.
     pub(crate) fn add(&mut self, changes: Vec<Kept>) -> io::Result<()> {
         let mut bytes = Vec::new();
         for session in changes {
@@ -104,7 +127,13 @@ impl Journal {
             let _ = line.encode_length_delimited(&mut bytes);
         }
         if !bytes.is_empty() {
-            self.file.write_all(&bytes)?;
+            if let Err(error) = self.file.write_all(&bytes) {
+                self.is_behind = true;
+                // A full disk takes the first part. Whatever came behind half a line would be lost to the next agent.
+                self.file.set_len(self.length)?;
+                self.file.seek(SeekFrom::Start(self.length))?;
+                return Err(error);
+            }
             self.length += u64::try_from(bytes.len()).unwrap_or(0);
         }
         Ok(())
@@ -132,6 +161,8 @@ fn new_instance() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
     use std::collections::BTreeMap;
 
     fn kept(handle: u32, generation: u64) -> Kept {
@@ -185,5 +216,44 @@ mod tests {
         assert!(!journal.is_long() && fs::metadata(&path).expect("a file").len() < 1000);
         let (again, sessions) = read(&path);
         assert_eq!((again.instance, sessions.len()), (journal.instance, 2));
+    }
+
+    #[test]
+    fn a_full_disk_loses_what_it_refuses_and_no_more() {
+        let small = tempfile::tempdir().expect("a folder");
+        let size: Option<&str> = Some("size=64k");
+        let private = || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            mount(Some("small"), small.path(), Some("tmpfs"), MsFlags::empty(), size)
+        };
+        // A thread of its own has the mount for itself; it goes with the thread.
+        let test = || {
+            private().expect("a small file system");
+            let path = small.path().join("sessions.journal");
+            let (mut journal, _) = read(&path);
+            let mut generation = 0;
+            let full = loop {
+                generation += 1;
+                if let Err(error) = journal.add((0..100).map(|it| kept(it, generation)).collect()) {
+                    break error;
+                }
+            };
+            assert_eq!((full.kind(), journal.is_behind), (io::ErrorKind::StorageFull, true));
+            let (_, sessions) = read(&path);
+            assert_eq!(sessions.len(), 100);
+            assert!(sessions.values().all(|it| it.generation == generation - 1), "the last that was taken");
+            // No room for a second file either, and none is left behind.
+            let many = (0..2000).map(|it| kept(it, generation));
+            let error = journal.shorten(many).expect_err("full");
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            assert!(!path.with_extension("new").exists());
+            // Room again: the same journal goes on, behind the last whole line.
+            journal.shorten([kept(0, generation)].into_iter()).expect("there is room for one");
+            journal.add(vec![kept(1, generation)]).expect("there is room");
+            assert!(!journal.is_behind);
+            assert_eq!(read(&path).1.len(), 2);
+        };
+        std::thread::scope(|scope| scope.spawn(test).join().expect("the test"));
     }
 }
