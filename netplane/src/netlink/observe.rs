@@ -85,3 +85,50 @@ impl Observer {
         self.changes.wait(at_most)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    /// Messages that the kernel has thrown away for sockets of this thread's namespace: the column Drops.
+    fn overruns() -> u64 {
+        let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink").expect("sockets");
+        let drops =
+            sockets.lines().skip(1).filter_map(|it| it.split_whitespace().nth(8)?.parse::<u64>().ok());
+        drops.sum()
+    }
+
+    fn ip(script: &str) {
+        let mut command = Command::new("ip");
+        let mut child = command.args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("ip");
+        child.stdin.take().expect("piped").write_all(script.as_bytes()).expect("written");
+        assert!(child.wait().expect("ip").success());
+    }
+
+    /// In a namespace that ends with the thread.
+    #[test]
+    fn what_an_overrun_has_lost_is_read_anew() {
+        let test = || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
+            let netns = Netns::current().expect("this one");
+            ip("link set lo up\n");
+            let mut observer = Observer::open(&netns, Scope::All).expect("an observer");
+            let before = observer.snapshot().expect("read").addresses.len();
+            // More changes than the socket has room for, and nobody reads.
+            let add = |it: u32| format!("address add 10.9.{}.{}/32 dev lo\n", it / 250, it % 250 + 1);
+            ip(&(0..2000).map(add).collect::<String>());
+            assert!(overruns() > 0, "the socket has overrun");
+            assert!(observer.wait(Duration::from_secs(10)), "an overrun is a change");
+            assert_eq!(observer.snapshot().expect("read").addresses.len(), before + 2000);
+            // And what changes after an overrun is heard of.
+            assert!(!observer.wait(Duration::ZERO), "all is read");
+            ip("address del 10.9.0.1/32 dev lo\n");
+            assert!(observer.wait(Duration::from_secs(10)), "a single change");
+            assert_eq!(observer.snapshot().expect("read").addresses.len(), before + 1999);
+        };
+        std::thread::scope(|scope| scope.spawn(test).join().expect("the test"));
+    }
+}
