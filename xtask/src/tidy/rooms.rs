@@ -9,7 +9,7 @@ const SOURCES: &str = "netplane/src/";
 const EXCEPTION: (&str, &str) = ("dataplane", "world::tables");
 
 /// What may stand in some places only: words, the places below `netplane/src/`, and why.
-const HOMES: [(&[&str], &[&str], &str); 5] = [
+const HOMES: [(&[&str], &[&str], &str); 6] = [
     (&["aya::", "aya_log::", "aya_obj::"], &["dataplane/"], "the kernel's BPF side has one room"),
     (
         &["rtnetlink::", "netlink_packet_route::", "netlink_packet_core::", "netlink_sys::"],
@@ -25,6 +25,11 @@ const HOMES: [(&[&str], &[&str], &str); 5] = [
         &["tokio::spawn", "task::spawn", "tokio::task::spawn"],
         &["agent/"],
         "whoever spawns must also stop it: only the agent does",
+    ),
+    (
+        &["SystemTime::now", "Timestamp::now", "Zoned::now", "Utc::now"],
+        &["cni/log_file", "cluster/objects.rs"],
+        "the time of day jumps: waits and rates go by Instant, only what people read has a date",
     ),
     (
         &["println!", "eprintln!", "print!", "eprint!"],
@@ -150,6 +155,8 @@ mod tests {
             ("netplane/src/agent/mod.rs", "use aya::Ebpf;\nuse netlink_packet_route::x;", &[1, 2]),
             ("netplane/src/agent/mod.rs", "tokio::spawn(f());", &[]),
             ("netplane/src/netlink/mod.rs", "tokio::spawn(f());", &[1]),
+            ("netplane/src/agent/mod.rs", "let now = SystemTime::now();", &[1]),
+            ("netplane/src/cluster/objects.rs", "let now = Timestamp::now();", &[]),
             ("netplane/src/cluster/api.rs", "use kube::Client;", &[]),
             ("netplane/src/cni/networks.rs", "use kube::Client;", &[1]),
             ("netplane/src/netlink/mod.rs", "a();\n#[cfg(test)]\nmod tests {\ntokio::spawn(f());\n}", &[]),
