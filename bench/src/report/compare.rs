@@ -84,9 +84,12 @@ pub fn text(a: &[Report], b: &[Report], lines: &[Line]) -> String {
             Change::None => "no difference",
             Change::Unknown => "too few samples",
         };
-        let interval = line
-            .ratio
-            .map_or("-".to_owned(), |it| format!("{:.3} [{:.3}, {:.3}]", it.value, it.low, it.high));
+        let interval = match (line.ratio, line.change) {
+            // Of one or two samples the bootstrap's interval is a point, which would look like certainty.
+            (Some(ratio), Change::Unknown) => format!("{:.3}", ratio.value),
+            (Some(ratio), _) => format!("{:.3} [{:.3}, {:.3}]", ratio.value, ratio.low, ratio.high),
+            (None, _) => "-".to_owned(),
+        };
         let (key, unit) = (&line.key, &line.unit);
         let _ =
             writeln!(text, "{said:<16} {interval:<24} {:>10.3} -> {:>10.3} {unit:<5} {key}", line.a, line.b);
@@ -142,5 +145,7 @@ mod tests {
         assert!(same.iter().take(2).all(|it| it.change == Change::None), "{same:?}");
         let text = text(&a, &b, &lines);
         assert!(text.contains("1 worse, 1 better, 0 without a difference, 1 with too few samples"), "{text}");
+        let unsure = text.lines().find(|it| it.starts_with("too few samples")).unwrap();
+        assert!(unsure.contains(" 1.000 ") && !unsure.contains('['), "{unsure}");
     }
 }
