@@ -4,9 +4,16 @@ use crate::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, GtpuEvent, MeterUse, NextHop,
     PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
 };
+use crate::wire::ethernet::Mac;
 
 /// The tables of one node.
 pub trait Tables {
+    /// Whether no entry can have this MAC, so that no packet to it is for anybody here. `false` is always right.
+    #[inline(always)]
+    fn is_nobodys(&self, _mac: Mac) -> bool {
+        false
+    }
+
     fn uplink(&self, key: &UplinkKey) -> Option<&UplinkEntry>;
     fn uplink6(&self, key: &UplinkKey6) -> Option<&UplinkEntry>;
     fn downlink4(&self, key: &DownlinkKey4) -> Option<&DownlinkEntry>;

@@ -10,6 +10,7 @@ use netplane_common::map::{
     NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule,
     RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
 };
+use netplane_common::wire::ethernet::Mac;
 
 /// Sessions per direction that fit unless the loader says otherwise.
 const SESSIONS: u32 = 1 << 17;
@@ -28,6 +29,11 @@ pub(crate) static DOWNLINK6: HashMap<DownlinkKey6, DownlinkEntry> = HashMap::wit
 #[map]
 pub(crate) static ENDPOINTS: HashMap<EndpointKey, EndpointEntry> =
     HashMap::with_max_entries(MAX_ENDPOINTS, 0);
+/// A bit for each value of [`Mac::bit`], set where no entry of the maps
+/// above has such a MAC. Not pinned: it is all zero, and every frame is looked up, until the agent that has loaded the
+/// program knows all entries.
+#[map]
+pub(crate) static NOBODYS: Array<u64> = Array::with_max_entries(Mac::BIT_WORDS, 0);
 #[map]
 pub(crate) static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1 << 16, 0);
 #[map]

@@ -7,6 +7,7 @@ use netplane_common::map::{
     UsageKey,
 };
 use netplane_common::tables::Tables;
+use netplane_common::wire::ethernet::Mac;
 
 /// Bits of a trie's key: network or scope, and an address.
 const WHOLE_KEY: u32 = 32 + 128;
@@ -15,6 +16,12 @@ const WHOLE_KEY: u32 = 32 + 128;
 pub(crate) struct Maps;
 
 impl Tables for Maps {
+    #[inline(always)]
+    fn is_nobodys(&self, mac: Mac) -> bool {
+        let (word, mask) = mac.bit();
+        maps::NOBODYS.get(word).is_some_and(|it| it & mask != 0)
+    }
+
     #[inline(always)]
     fn uplink(&self, key: &UplinkKey) -> Option<&UplinkEntry> {
         // SAFETY: the program only reads; the agent replaces whole elements, and one that is recycled

@@ -18,6 +18,7 @@ use netplane_common::map::{
 };
 use netplane_common::testing::tables::words;
 use netplane_common::testing::{cases, rules};
+use netplane_common::wire::ethernet::Mac;
 use netplane_common::wire::{Be32, ip};
 
 /// Sizes of the product's maps for so many sessions: each once as an uplink, a relay and a downlink.
@@ -50,6 +51,13 @@ pub(super) fn fill(product: &mut Ebpf, sessions: u32) -> Result<()> {
         let key = EndpointKey { address: ip::mapped_address(ECHO_ENDPOINT.into()), ..*key };
         let entry = EndpointEntry { flags: entry.flags | endpoint_flags::ECHO, ..*entry };
         endpoints.insert(key, entry, 0)?;
+    }
+    // As the agent does where these are the only MACs.
+    let mut nobodys: Array<_, u64> = map(product, "NOBODYS")?;
+    for index in 0..Mac::BIT_WORDS {
+        let own = [cases::POD_N3_MAC, cases::POD_N6_MAC].map(|it| Mac::new(it).bit());
+        let known = own.iter().filter(|(word, _)| *word == index);
+        nobodys.set(index, known.fold(u64::MAX, |word, (_, mask)| word & !mask), 0)?;
     }
     let mut routes: LpmTrie<_, RouteKey, u32> = map(product, "ROUTES")?;
     for ((scope, address, length), next_hop) in &standard.routes {

@@ -43,6 +43,10 @@ pub fn packed<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32) -> P
         return Packed::PASS;
     };
     let mac = ethernet.destination;
+    // Every entry has a MAC, and takes packets to it only.
+    if tables.is_nobodys(mac) {
+        return Packed::PASS;
+    }
     if let Some(tci) = frame.stripped_vlan() {
         let vlan = VlanTag { tci: Be16::new(tci), ether_type: ethernet.ether_type }.id();
         let arrival = Arrival { port: Port::new(ifindex, vlan), mac, l3: Ethernet::LEN };

@@ -27,6 +27,17 @@ impl Mac {
         let ([a0, a1], [b0, b1], [c0, c1]) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
         [a0, a1, b0, b1, c0, c1]
     }
+
+    /// Words that [`Self::bit`] tells apart.
+    pub const BIT_WORDS: u32 = 1 << 10;
+
+    /// Where a set of MACs has this one: word and bit of it. Others share it.
+    #[inline(always)]
+    pub const fn bit(self) -> (u32, u64) {
+        let [a, b, c] = self.0;
+        let folded = (a ^ b ^ c) as u32;
+        (folded >> 6, 1 << (folded & 63))
+    }
 }
 
 impl core::fmt::Debug for Mac {

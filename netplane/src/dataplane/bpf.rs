@@ -140,6 +140,8 @@ fn cannot_read(what: String, source: MapError) -> KernelError {
 impl Kernel for BpfKernel {
     fn read_back(&mut self) -> Result<Left, KernelError> {
         let mut tables = read_back::tables(&self.maps, &self.pins.masters()?)?;
+        let known = self.maps.nobodys.know(&tables);
+        known.map_err(|it| cannot_read("which MACs the pinned tables have".to_owned(), it))?;
         self.upgrade.add_counters(&mut tables)?;
         Ok(Left { tables, in_force: !self.upgrade.is_fresh })
     }

@@ -1,5 +1,6 @@
 //! Typed handles of the maps, and the operations that write them.
 
+use super::nobodys::Nobodys;
 use super::{KernelError, TABLE_FULL};
 use crate::world::tables::{Operation, PeerPrefix, RoutePrefix};
 use aya::Ebpf;
@@ -76,6 +77,8 @@ pub(super) struct Maps {
     pub(super) meters: HashMap<MapData, MeterKey, u64>,
     pub(super) usages: HashMap<MapData, UsageKey, Usage>,
     pub(super) limits: HashMap<MapData, UsageKey, UsageLimits>,
+    /// Not pinned.
+    pub(super) nobodys: Nobodys,
 }
 
 impl Maps {
@@ -102,6 +105,7 @@ impl Maps {
             meters: take(ebpf, "METERS")?,
             usages: take(ebpf, "USAGES")?,
             limits: take(ebpf, "LIMITS")?,
+            nobodys: Nobodys::new(take(ebpf, "NOBODYS")?),
         })
     }
 
@@ -122,6 +126,7 @@ impl Maps {
     }
 
     fn write(&mut self, operation: &Operation, kept: &BTreeSet<u32>) -> Result<(), MapError> {
+        self.nobodys.expect(operation)?;
         match operation {
             Operation::Attach { .. } | Operation::Detach { .. } => Ok(()),
             Operation::SetPort { index, ifindex } => {

@@ -8,6 +8,7 @@ mod fragments;
 mod kernel;
 mod links;
 mod maps;
+mod nobodys;
 mod programs;
 mod read_back;
 mod sizes;
