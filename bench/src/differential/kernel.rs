@@ -17,6 +17,7 @@ use netplane_common::testing::invariants::{Passage, pass, pass_on_wire};
 use netplane_common::testing::tables::{MapTables, Prefix, words};
 use netplane_common::testing::worlds::{INDICES, PORTS};
 use netplane_common::verdict::{Reason, Verdict};
+use netplane_common::wire::ethernet::Mac;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use zerocopy::FromBytes;
@@ -120,6 +121,18 @@ impl Counted {
     }
 }
 
+/// The bits of all MACs that entries have.
+fn somebodys(tables: &MapTables) -> BTreeMap<u32, u64> {
+    let uplink = tables.uplink.values().chain(tables.uplink6.values()).map(|it| it.mac);
+    let downlink = tables.downlink4.values().chain(tables.downlink6.values()).map(|it| it.mac);
+    let mut words = BTreeMap::new();
+    for mac in uplink.chain(downlink).chain(tables.endpoints.values().map(|it| it.mac)) {
+        let (word, mask) = mac.bit();
+        *words.entry(word).or_insert(0) |= mask;
+    }
+    words
+}
+
 /// One private copy of the programs and their maps.
 pub struct Kernel {
     ebpf: Ebpf,
@@ -156,6 +169,8 @@ impl Kernel {
         let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow::anyhow!("{file}: {error}"))?;
         let budget = AnswerBudget { left: u64::MAX, since: 0 };
         answers.set(0, PerCpuValues::try_from(vec![budget; cpus])?, 0)?;
+        let mut nobodys: Array<_, u64> = map(&mut ebpf, "NOBODYS")?;
+        (0..Mac::BIT_WORDS).try_for_each(|it| nobodys.set(it, u64::MAX, 0))?;
         let (set, before) = (MapTables::default(), Counted::default());
         Ok(Self { ebpf, set, before, out: vec![0; MAX_OUT] })
     }
@@ -176,6 +191,11 @@ impl Kernel {
         replace(ebpf, "METERS", &old.meters.borrow(), &tables.meters.borrow())?;
         replace(ebpf, "USAGES", &old.usages.borrow(), &tables.usages.borrow())?;
         replace(ebpf, "LIMITS", &old.limits, &tables.limits)?;
+        let mut nobodys: Array<_, u64> = map(ebpf, "NOBODYS")?;
+        let (before, now) = (somebodys(&old), somebodys(tables));
+        for word in before.keys().chain(now.keys()) {
+            nobodys.set(*word, !now.get(word).copied().unwrap_or(0), 0)?;
+        }
         let mut next_hops: Array<_, _> = map(ebpf, "NEXT_HOPS")?;
         for index in old.next_hops.keys().chain(tables.next_hops.keys()) {
             next_hops.set(*index, tables.next_hops.get(index).copied().unwrap_or_default(), 0)?;
