@@ -435,6 +435,7 @@ impl<K: Kernel> Core<K> {
             self.observers.resolve(&wanted.from.container, wanted.ifindex, wanted.address);
         }
         self.observe_losses();
+        self.observe_pins();
         self.give_memory_back();
         self.catch_up_journal();
         let due = self.forget_what_is_undone() || self.retry.is_some_and(|(at, _)| Instant::now() >= at);

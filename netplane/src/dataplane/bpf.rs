@@ -275,6 +275,10 @@ impl Kernel for BpfKernel {
         changed
     }
 
+    fn pinned(&self) -> Result<(), KernelError> {
+        self.pins.check()
+    }
+
     fn lost(&mut self) -> Result<Lost, KernelError> {
         let packets = self.failures.read();
         let packets =

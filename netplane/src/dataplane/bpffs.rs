@@ -78,6 +78,24 @@ impl Pins {
         Ok(this)
     }
 
+    /// Whether the pins are where they were made. The agent's descriptors hold programs and maps without them, so
+    /// a file system that is unmounted takes the fast path away only when the agent ends.
+    pub(super) fn check(&self) -> Result<(), KernelError> {
+        // A map that is in every layout, for somebody may have mounted an empty one.
+        if is_bpffs(&self.root) && self.map("UPLINK").exists() {
+            return Ok(());
+        }
+        Err(KernelError {
+            operation: format!("pins in {}", self.version().display()),
+            remedy: Some(
+                "packets are forwarded as long as this agent runs; restart it, and it mounts and pins anew: pods \
+                 have the packets until it is ready"
+                    .to_owned(),
+            ),
+            source: "they are gone, or their BPF file system was unmounted".into(),
+        })
+    }
+
     fn version(&self) -> PathBuf {
         self.root.join(format!("v{LAYOUT_VERSION}"))
     }

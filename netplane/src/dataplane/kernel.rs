@@ -152,6 +152,12 @@ pub trait Kernel: Send {
     /// Returns what to forget of the tables in force, as operations, so that it is made so again.
     fn changed(&mut self, in_force: &Tables) -> Vec<Operation>;
 
+    /// Whether what is in force outlives the agent.
+    ///
+    /// # Errors
+    /// The pins are gone, with their file system or by somebody's hand.
+    fn pinned(&self) -> Result<(), KernelError>;
+
     /// Packets that were to leave and that the kernel has lost.
     ///
     /// # Errors

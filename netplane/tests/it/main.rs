@@ -6,6 +6,7 @@ mod agent_burst;
 mod agent_cluster;
 mod agent_look;
 mod agent_metrics;
+mod agent_trouble;
 mod agent_unattached;
 mod attach;
 mod attach_burst;

@@ -32,6 +32,19 @@ impl<K: Kernel> Core<K> {
         }
     }
 
+    /// What is pinned forwards without an agent; what has lost its pins does not.
+    pub(super) fn observe_pins(&mut self) {
+        match self.kernel.pinned() {
+            Ok(()) => drop(self.source_problems.remove("pins")),
+            Err(error) => {
+                let remedy = error.remedy.map(|it| format!(": {it}")).unwrap_or_default();
+                let message = format!("{}{remedy}", chain(&*error.source));
+                let problem = Problem { object: error.operation, message };
+                self.source_problems.insert("pins", vec![problem]);
+            }
+        }
+    }
+
     /// Whether anything is to be made so again: a link that somebody has detached, a device that was taken out of
     /// the device map, a master that may be native after all.
     pub(super) fn forget_what_is_undone(&mut self) -> bool {
