@@ -93,18 +93,13 @@ fn wait(file: File, at_most: Duration) -> io::Result<Option<FileLock>> {
     answer.recv_timeout(at_most).ok().transpose()
 }
 
-/// From /proc/locks, where each line has `…: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE …`.
+/// From /proc/locks. The kernel hands it out piece by piece and counts its way through a list that others change
+/// meanwhile, so that a line can be missed: asked for a few times.
 fn holder(device: u64, inode: u64) -> Holder {
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    const TRIES: usize = 5;
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let file = format!("{major:02x}:{minor:02x}:{inode}");
-    let pid = locks.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        // A line with an arrow is about somebody who waits.
-        let held = words.nth(1) == Some("FLOCK");
-        let pid = words.nth(2)?.parse::<u32>().ok()?;
-        (held && words.next() == Some(&file)).then_some(pid)
-    });
+    let pid = (0..TRIES).find_map(|_| holding(&fs::read_to_string("/proc/locks").ok()?, &file));
     match pid {
         None | Some(0) => Holder::Unknown,
         Some(pid) => match fs::read_to_string(format!("/proc/{pid}/comm")) {
@@ -112,6 +107,17 @@ fn holder(device: u64, inode: u64) -> Holder {
             Err(_) => Holder::ChildOf { pid },
         },
     }
+}
+
+/// The process that has locked this file, by the lines `…: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE …`.
+fn holding(locks: &str, file: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        // A line with an arrow is about somebody who waits.
+        let held = words.nth(1) == Some("FLOCK");
+        let pid = words.nth(2)?.parse::<u32>().ok()?;
+        (held && words.next() == Some(file)).then_some(pid)
+    })
 }
 
 #[cfg(test)]
