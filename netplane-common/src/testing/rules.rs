@@ -304,28 +304,28 @@ pub(super) fn uplink() -> Vec<Case> {
 pub(super) fn no_packets() -> Vec<Case> {
     let of_qfi = Filter { qfis: 1 << QFI | 1 << 5, ..Filter::default() };
     let relay = Rule { uplink: relay_entry(), ..rule() };
-    // Its header says more bytes than there are.
-    let cut = [&[0x45, 0, 0xff, 0xff][..], &user_packet().bytes()[4..]].concat();
+    // As of an unstructured PDU session (TS 23.501 §5.6.10.3).
+    let unstructured = *b"\x0a\x01 neither IPv4 nor IPv6";
     let no_class = Filter { tos_mask: 0xff, ..Filter::default() };
     vec![
         case(
             "rules: relayed, though no packet, where no filter asks",
             with_rules(&[relay], &[]),
-            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
+            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &unstructured)),
             REDIRECT,
-            relayed(&packet::gtpu_with_container(RELAYED_TEID, 1, QFI, &cut)),
+            relayed(&packet::gtpu_with_container(RELAYED_TEID, 1, QFI, &unstructured)),
         ),
         case(
             "rules: what is no packet has no traffic class, also not 0",
             with_rules(&[Rule { filter: no_class, ..relay }], &[]),
-            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
+            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &unstructured)),
             drop(N3, Reason::NoRule),
             None,
         ),
         case(
             "rules: nor an address, also not :: or 0.0.0.0",
             with_rules(&[Rule { filter: prefix(Ipv6Addr::UNSPECIFIED.into(), 64, true), ..relay }], &[]),
-            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &cut)),
+            from_gnb(&packet::gtpu_with_container(TEID, 1, QFI, &unstructured)),
             drop(N3, Reason::NoRule),
             None,
         ),
