@@ -40,24 +40,24 @@ pub(super) fn compile<'w>(
         }
         for session in &fast_path.sessions {
             let object = format!("session {} of NAD {network}", session.name);
-            let flat = Flat::of_nad(session, network);
             let pod = match directory.pod(session, network) {
                 Ok(Some(pod)) => pod,
                 Ok(None) => {
-                    this.idle.add(&flat);
+                    keep_counters(this, || Flat::of_nad(session, network));
                     continue;
                 }
                 Err(message) => {
-                    this.idle.add(&flat);
+                    keep_counters(this, || Flat::of_nad(session, network));
                     this.problem(object, message);
                     continue;
                 }
             };
+            let flat = Flat::of_nad(session, network);
             let (counters, resolved) =
                 match one(this, world, directory, &flat, &pod, (&object, &mut owners, held)) {
                     Ok(compiled) => compiled,
                     Err(refusal) => {
-                        this.idle.add(&flat);
+                        keep_counters(this, || flat.clone());
                         this.problem(object, refusal.for_nad());
                         continue;
                     }
@@ -77,6 +77,14 @@ pub(super) fn compile<'w>(
                 resolved,
             });
         }
+    }
+}
+
+/// A static session is not in force: what it has counted stays. On a node that has no counter, as one without its
+/// pod, there is nothing to do.
+fn keep_counters(this: &mut Compilation<'_>, session: impl FnOnce() -> Flat) {
+    if this.slots.has_counters() {
+        this.idle.add(&session());
     }
 }
 

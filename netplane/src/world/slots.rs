@@ -252,6 +252,10 @@ impl Slots {
         self.hints.routes.get(route).copied()
     }
 
+    pub(super) fn has_counters(&self) -> bool {
+        !self.counters.used.is_empty()
+    }
+
     /// Ends a compilation. Sessions that are out of force keep their counters; returns those of sessions that
     /// are in force again.
     pub(super) fn end_round(&mut self, idle: &Idle) -> BTreeSet<u32> {
