@@ -88,7 +88,7 @@ impl Node {
 
     /// Sends packets. Returns what has arrived: how often, and with which QFI.
     #[track_caller]
-    fn send(&self, packets: Value) -> BTreeMap<String, (u64, Option<u64>)> {
+    pub(crate) fn send(&self, packets: Value) -> BTreeMap<String, (u64, Option<u64>)> {
         let lab = &self.lab;
         let world = json!({
             "gnb_netns": lab.gnb.path(), "dn_netns": lab.dn.path(),
