@@ -57,6 +57,10 @@ pub struct Pdi {
     /// SDF filters, of which a packet must match one; empty: all packets.
     #[prost(message, repeated, tag = "6")]
     pub sdf_filters: ::prost::alloc::vec::Vec<SdfFilter>,
+    /// Framed-Route (§8.2.109) and Framed-IPv6-Route (§8.2.111): prefixes behind the user, of a family of which it has an
+    /// address. Those of all PDRs together are the session's.
+    #[prost(string, repeated, tag = "7")]
+    pub framed_routes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// SDF Filter (§8.2.5). What is not given is not looked at.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

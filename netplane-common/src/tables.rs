@@ -1,8 +1,9 @@
 //! The lookups that the decision needs. BPF maps implement them in the kernel, ordered maps in tests.
 
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, GtpuEvent, MeterUse, NextHop,
-    PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FramedKey, FramedUser, GtpuEvent,
+    MeterUse, NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6,
+    UsageKey,
 };
 use crate::wire::ethernet::Mac;
 
@@ -18,6 +19,8 @@ pub trait Tables {
     fn uplink6(&self, key: &UplinkKey6) -> Option<&UplinkEntry>;
     fn downlink4(&self, key: &DownlinkKey4) -> Option<&DownlinkEntry>;
     fn downlink6(&self, key: &DownlinkKey6) -> Option<&DownlinkEntry>;
+    /// Asked only where no user's own address answers.
+    fn framed(&self, key: &FramedKey) -> Option<&FramedUser>;
     fn next_hop(&self, index: u32) -> Option<&NextHop>;
 
     /// Asked only where no session answers.

@@ -6,9 +6,9 @@ use aya_ebpf::maps::{
     Array, DevMap, HashMap, LpmTrie, PerCpuArray, PerfEventByteArray, ProgramArray, RingBuf,
 };
 use netplane_common::map::{
-    AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey,
-    NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule,
-    RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
+    AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FramedKey,
+    FramedUser, MeterKey, NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey,
+    RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
 };
 use netplane_common::wire::ethernet::Mac;
 
@@ -26,6 +26,9 @@ pub(crate) static UPLINK6: HashMap<UplinkKey6, UplinkEntry> = HashMap::with_max_
 pub(crate) static DOWNLINK4: HashMap<DownlinkKey4, DownlinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
 #[map]
 pub(crate) static DOWNLINK6: HashMap<DownlinkKey6, DownlinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
+/// Prefixes behind users.
+#[map]
+pub(crate) static FRAMED: LpmTrie<FramedKey, FramedUser> = LpmTrie::with_max_entries(1 << 16, 0);
 #[map]
 pub(crate) static ENDPOINTS: HashMap<EndpointKey, EndpointEntry> =
     HashMap::with_max_entries(MAX_ENDPOINTS, 0);
@@ -95,4 +98,5 @@ pub(crate) static BUFFERED: PerfEventByteArray = PerfEventByteArray::new(0);
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 
 pub(crate) type RouteTrieKey = Key<RouteKey>;
+pub(crate) type FramedTrieKey = Key<FramedKey>;
 pub(crate) type PeerTrieKey = Key<PeerKey>;

@@ -2,15 +2,17 @@
 
 use crate::maps;
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, GtpuEvent,
-    MeterUse, NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6,
-    UsageKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, FramedKey,
+    FramedUser, GtpuEvent, MeterUse, NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry,
+    UplinkKey, UplinkKey6, UsageKey,
 };
 use netplane_common::tables::Tables;
 use netplane_common::wire::ethernet::Mac;
 
 /// Bits of a trie's key: network or scope, and an address.
 const WHOLE_KEY: u32 = 32 + 128;
+/// Of the trie of framed routes: port and address.
+const WHOLE_FRAMED_KEY: u32 = 64 + 128;
 
 /// The maps of this object.
 pub(crate) struct Maps;
@@ -45,6 +47,11 @@ impl Tables for Maps {
     fn downlink6(&self, key: &DownlinkKey6) -> Option<&DownlinkEntry> {
         // SAFETY: as for `uplink`.
         unsafe { maps::DOWNLINK6.get(key) }
+    }
+
+    #[inline(always)]
+    fn framed(&self, key: &FramedKey) -> Option<&FramedUser> {
+        maps::FRAMED.get(maps::FramedTrieKey::new(WHOLE_FRAMED_KEY, *key))
     }
 
     #[inline(always)]

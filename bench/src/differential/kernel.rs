@@ -9,8 +9,8 @@ use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use netplane::dataplane::{TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp, object};
 use netplane_common::map::{
-    AnswerBudget, Counter, Event, EventKind, NO_INDEX, PeerKey, RouteKey, Router, Usage, UsageKey,
-    network_counter_index,
+    AnswerBudget, Counter, Event, EventKind, FramedKey, FramedUser, NO_INDEX, PeerKey, Port, RouteKey,
+    Router, Usage, UsageKey, network_counter_index,
 };
 use netplane_common::testing::cases::{self, IFINDEX};
 use netplane_common::testing::invariants::{Passage, pass, pass_on_wire};
@@ -24,6 +24,8 @@ use zerocopy::FromBytes;
 
 /// Bits of a trie's key in front of the address.
 const TRIE_PREFIX: u32 = 32;
+/// Of that of framed routes: the port.
+const FRAMED_PREFIX: u32 = 64;
 
 /// Bytes of the largest packet that is run, with room for headers that a program adds.
 const MAX_OUT: usize = 1 << 16;
@@ -216,6 +218,13 @@ impl Kernel {
         let mut peers: LpmTrie<_, PeerKey, u8> = map(ebpf, "PEERS")?;
         old.peers.keys().try_for_each(|it| peers.remove(&peer(it)))?;
         tables.peers.keys().try_for_each(|it| peers.insert(&peer(it), 1, 0))?;
+        let framed = |(port, address, len): &(Port, u128, u8)| {
+            let key = FramedKey { port: *port, address: words(*address) };
+            Key::new(FRAMED_PREFIX + u32::from(*len), key)
+        };
+        let mut users: LpmTrie<_, FramedKey, FramedUser> = map(ebpf, "FRAMED")?;
+        old.framed.keys().try_for_each(|it| users.remove(&framed(it)))?;
+        tables.framed.iter().try_for_each(|(it, user)| users.insert(&framed(it), user, 0))?;
         Ok(())
     }
 

@@ -6,8 +6,9 @@ use crate::measure::{Path, Scenario};
 use netplane_common::decide::decide;
 use netplane_common::frame::{Frame, SliceFrame};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, GtpuEvent, MeterUse, NextHop,
-    PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FramedKey, FramedUser, GtpuEvent,
+    MeterUse, NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6,
+    UsageKey,
 };
 use netplane_common::tables::Tables;
 use netplane_common::testing::cases::{self, Case};
@@ -51,6 +52,11 @@ impl Tables for Counted<'_, &MapTables> {
     fn downlink6(&self, key: &DownlinkKey6) -> Option<&DownlinkEntry> {
         self.note("hash lookups");
         self.inner.downlink6(key)
+    }
+
+    fn framed(&self, key: &FramedKey) -> Option<&FramedUser> {
+        self.note("trie lookups");
+        self.inner.framed(key)
     }
 
     fn next_hop(&self, index: u32) -> Option<&NextHop> {

@@ -4,20 +4,40 @@ use super::rules::{self, Dues};
 use super::{Arrival, flow_source_port, fold, icmp, not_forwarded, reachable, resolved, unfinished, way_out};
 use crate::frame::Frame;
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, NextHop, SessionAction, downlink_flags, next_hop_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, FramedKey, NextHop, Port, SessionAction, downlink_flags,
+    next_hop_flags,
 };
 use crate::rewrite::{self, Outer, OuterIp};
 use crate::tables::Tables;
 use crate::verdict::{Packed, Reason};
 use crate::wire::gtpu::{self, Gtpu, GtpuOptional, PduSessionContainer, message};
-use crate::wire::ip::{Ipv4, Ipv6, ecn, prefix64, protocol};
+use crate::wire::ip::{Ipv4, Ipv6, ecn, mapped, prefix64, protocol};
 use crate::wire::udp::Udp;
-use crate::wire::{Be16, Wire};
+use crate::wire::{Be16, Be32, Wire};
+
+/// The session of an address: of the user's own, or behind the user in a framed route.
+#[inline(always)]
+fn entry4<T: Tables>(tables: &T, port: Port, address: Be32) -> Option<&DownlinkEntry> {
+    if let Some(entry) = tables.downlink4(&DownlinkKey4 { port, ue: address }) {
+        return Some(entry);
+    }
+    let framed = tables.framed(&FramedKey { port, address: mapped(address) })?;
+    tables.downlink4(&DownlinkKey4 { port, ue: framed.ue4() })
+}
+
+/// The same for IPv6.
+#[inline(always)]
+fn entry6<T: Tables>(tables: &T, port: Port, address: [Be32; 4]) -> Option<&DownlinkEntry> {
+    if let Some(entry) = tables.downlink6(&DownlinkKey6 { port, ue: prefix64(&address) }) {
+        return Some(entry);
+    }
+    let framed = tables.framed(&FramedKey { port, address })?;
+    tables.downlink6(&DownlinkKey6 { port, ue: framed.ue6() })
+}
 
 #[inline(always)]
 pub(super) fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival, header: Ipv4) -> Packed {
-    let key = DownlinkKey4 { port: arrival.port, ue: header.destination };
-    match tables.downlink4(&key) {
+    match entry4(tables, arrival.port, header.destination) {
         Some(entry) if entry.mac == arrival.mac && !frame.prepare() => unfinished(frame, entry.network),
         Some(entry) if entry.mac == arrival.mac => match user4(frame, arrival.l3, header) {
             Ok(user) => decide(frame, tables, arrival, entry, user),
@@ -29,8 +49,7 @@ pub(super) fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arri
 
 #[inline(always)]
 pub(super) fn ipv6<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival, header: Ipv6) -> Packed {
-    let key = DownlinkKey6 { port: arrival.port, ue: prefix64(&header.destination) };
-    match tables.downlink6(&key) {
+    match entry6(tables, arrival.port, header.destination) {
         Some(entry) if entry.mac == arrival.mac && !frame.prepare() => unfinished(frame, entry.network),
         Some(entry) if entry.mac == arrival.mac => match user6(frame, arrival.l3, header) {
             Ok(user) => decide(frame, tables, arrival, entry, user),

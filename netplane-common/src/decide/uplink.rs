@@ -5,8 +5,8 @@ use super::rules::{self, Dues};
 use super::{Arrival, Way, icmp, not_forwarded, reachable, relay, resolved, signalling, unfinished, way_out};
 use crate::frame::Frame;
 use crate::map::{
-    EndpointKey, EventKind, GtpuEvent, NO_INDEX, NextHop, PeerKey, RouteKey, SessionAction, UnknownTeid,
-    UplinkEntry, endpoint_flags, uplink_flags,
+    EndpointKey, EventKind, FramedKey, GtpuEvent, NO_INDEX, NextHop, PeerKey, RouteKey, SessionAction,
+    UnknownTeid, UplinkEntry, endpoint_flags, uplink_flags,
 };
 use crate::parse::{payload_offset, qfi};
 use crate::rewrite;
@@ -200,7 +200,10 @@ fn to_ipv4<F: Frame, T: Tables, D: Dues>(
         return Err(Reason::PassNotRoutable);
     }
     // TS 29.244 §5.4.3 with TS 23.501 §5.8.2.6: a user sends under its own address only.
-    if entry.flags & uplink_flags::CHECK_UE != 0 && header.source != entry.ue4 {
+    if entry.flags & uplink_flags::CHECK_UE != 0
+        && header.source != entry.ue4
+        && !is_behind4(tables, entry, header.source)
+    {
         return Err(Reason::UeSpoofed);
     }
     if header.ttl <= 1 {
@@ -244,7 +247,10 @@ fn to_ipv6<F: Frame, T: Tables, D: Dues>(
     if is_not_routable6(&header.destination) {
         return Err(Reason::PassNotRoutable);
     }
-    if entry.flags & uplink_flags::CHECK_UE != 0 && prefix64(&header.source) != entry.ue6 {
+    if entry.flags & uplink_flags::CHECK_UE != 0
+        && prefix64(&header.source) != entry.ue6
+        && !is_behind6(tables, entry, header.source)
+    {
         return Err(Reason::UeSpoofed);
     }
     if header.hop_limit <= 1 {
@@ -268,6 +274,26 @@ fn to_ipv6<F: Frame, T: Tables, D: Dues>(
     tables.count_session(entry.counter, total_length as u32);
     dues.paid(tables, total_length as u32);
     Ok(way_out::<F>(next_hop, arrival))
+}
+
+/// Whether an address is in a framed route of the session's user.
+#[inline(always)]
+fn is_behind4<T: Tables>(tables: &T, entry: &UplinkEntry, source: Be32) -> bool {
+    if entry.flags & uplink_flags::FRAMED == 0 {
+        return false;
+    }
+    let key = FramedKey { port: entry.data_port(), address: mapped(source) };
+    matches!(tables.framed(&key), Some(it) if it.ue4() == entry.ue4)
+}
+
+/// The same for IPv6.
+#[inline(always)]
+fn is_behind6<T: Tables>(tables: &T, entry: &UplinkEntry, source: [Be32; 4]) -> bool {
+    if entry.flags & uplink_flags::FRAMED == 0 {
+        return false;
+    }
+    let key = FramedKey { port: entry.data_port(), address: source };
+    matches!(tables.framed(&key), Some(it) if it.ue6() == entry.ue6)
 }
 
 /// The next hop for a decapsulated packet: the endpoint's default way, or by trie where that says so.

@@ -25,8 +25,8 @@ pub use rule::{
     UsageLimits, filter_has, usage_state,
 };
 pub use session::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, SessionAction, UplinkEntry, UplinkKey, UplinkKey6,
-    downlink_flags, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, FramedKey, FramedUser, SessionAction, UplinkEntry, UplinkKey,
+    UplinkKey6, downlink_flags, uplink_flags,
 };
 
 /// Version of all layouts in this module, part of the pins' folder name.

@@ -7,8 +7,8 @@
 
 use super::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FailureKey,
-    MeterKey, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey,
-    UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
+    FramedKey, FramedUser, MeterKey, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router,
+    Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
 };
 
 macro_rules! pod {
@@ -32,6 +32,8 @@ pod!(
     EndpointEntry,
     EndpointKey,
     FailureKey,
+    FramedKey,
+    FramedUser,
     MeterKey,
     NetworkName,
     NextHop,

@@ -55,6 +55,9 @@ pub mod uplink_flags {
     /// The session has rules: what is done with a packet is what the first one says that is for it. The entry has
     /// what an End Marker or an answer needs.
     pub const RULES: u8 = 1 << 4;
+    /// Forward: the session has framed routes. A source that is not the user's own is looked up in their trie, on the
+    /// port of the data network, which `data_ifindex` and `teid` (its VLAN) name.
+    pub const FRAMED: u8 = 1 << 5;
 }
 
 /// What to do with a G-PDU of a session. One cache line.
@@ -87,11 +90,58 @@ pub struct UplinkEntry {
     pub next_hop6: u32,
     /// Index of the session's uplink counter.
     pub counter: u32,
-    /// Relay: TEID of the new tunnel.
+    /// Relay: TEID of the new tunnel. With [`uplink_flags::FRAMED`]: the data network's VLAN.
     pub teid: Be32,
     /// With [`uplink_flags::RULES`]: their set.
     pub rules: u32,
-    pub reserved: u32,
+    /// With [`uplink_flags::FRAMED`]: the interface on which the data network's packets arrive.
+    pub data_ifindex: u32,
+}
+
+impl UplinkEntry {
+    /// The data network's port; with [`uplink_flags::FRAMED`].
+    #[inline(always)]
+    pub const fn data_port(&self) -> Port {
+        Port::new(self.data_ifindex, self.teid.get() as u16)
+    }
+}
+
+/// Key of the trie of framed routes (TS 29.244 §8.2.109, §8.2.111): prefixes behind users, by the port on which their
+/// packets arrive. The first 64 bits (port) always count.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FramedKey {
+    pub port: Port,
+    /// IPv4 as IPv4-mapped.
+    pub address: [Be32; 4],
+}
+
+/// The user behind whom a prefix is, on the same port.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FramedUser {
+    /// Of a prefix of IPv4 the user's address as IPv4-mapped, of IPv6 its /64 with zeros.
+    pub ue: [Be32; 4],
+}
+
+impl FramedUser {
+    /// The user's IPv4 address.
+    #[inline(always)]
+    pub const fn ue4(&self) -> Be32 {
+        let [_, _, _, ue] = self.ue;
+        ue
+    }
+
+    /// The user's IPv6 /64.
+    #[inline(always)]
+    pub const fn ue6(&self) -> [Be32; 2] {
+        let [high, low, _, _] = self.ue;
+        [high, low]
+    }
 }
 
 /// An IPv4 user address behind a port.
@@ -176,4 +226,5 @@ const _: () = {
     assert!(size_of::<DownlinkKey4>() == 12);
     assert!(size_of::<DownlinkKey6>() == 16);
     assert!(size_of::<DownlinkEntry>() == 40);
+    assert!(size_of::<FramedKey>() == 24 && size_of::<FramedUser>() == 16);
 };

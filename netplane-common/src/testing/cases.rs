@@ -3,7 +3,7 @@
 
 use super::packet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, Ipv6};
 use super::tables::{MapTables, prefix as trie_prefix};
-use super::{answers, downlink, found, ipv6, rules, uplink};
+use super::{answers, downlink, found, framed, ipv6, rules, uplink};
 use crate::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, LookedUp, NO_INDEX, NextHop,
     NextHopState, Port, SessionAction, UplinkEntry, UplinkKey, UplinkKey6, downlink_flags, next_hop_flags,
@@ -98,6 +98,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(ipv6::downlink_ways());
     cases.extend(ipv6::answers());
     cases.extend(ipv6::qfi());
+    cases.extend(framed::cases());
     cases.extend(rules::filters());
     cases.extend(rules::what_filters_see());
     cases.extend(rules::uplink());
@@ -158,7 +159,7 @@ pub fn uplink_entry() -> UplinkEntry {
         counter: UPLINK_COUNTER,
         teid: Be32::new(0),
         rules: 0,
-        reserved: 0,
+        data_ifindex: 0,
     }
 }
 

@@ -202,7 +202,7 @@ fn forwarded(tables: &MapTables, packet: &[u8], passage: &Passage) -> Judgement 
             hold(message.kind == G_PDU, "only G-PDUs are decapsulated")?;
             hold(entry.action == SessionAction::Forward as u8, "the session forwards")?;
             hold(known::peer_is_allowed(tables, entry, &outer), "the peer is allowed")?;
-            hold(known::user_may(entry, &inner), "a user sends under its own address")?;
+            hold(known::user_may(tables, entry, &inner), "a user sends under its own address")?;
             let qfi = known::checked_qfi(entry);
             hold(qfi.is_none() || message.qfi() == qfi, "the container has the session's QFI")?;
             one_hop(&inner, &ip, outer.class)?;

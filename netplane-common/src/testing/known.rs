@@ -2,7 +2,7 @@
 //! layout of map values is here.
 
 use super::cases::IFINDEX;
-use super::tables::{MapTables, words};
+use super::tables::{MapTables, mask, words};
 use super::view::{Ip, Link, be16, be32, mapped};
 use crate::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, Filter, NO_INDEX, NextHop, PeerKey, Port, RouteKey, Rule,
@@ -70,10 +70,18 @@ pub(super) fn uplink<'t>(
 
 pub(super) fn downlink<'t>(tables: &'t MapTables, vlan: u16, to: &Ip<'_>) -> Option<&'t DownlinkEntry> {
     let port = Port::new(IFINDEX, vlan);
-    match to.version {
-        4 => tables.downlink4.get(&DownlinkKey4 { port, ue: low(to.destination) }),
-        _ => tables.downlink6.get(&DownlinkKey6 { port, ue: prefix64(to.destination) }),
-    }
+    let exact = |user: u128| match to.version {
+        4 => tables.downlink4.get(&DownlinkKey4 { port, ue: low(user) }),
+        _ => tables.downlink6.get(&DownlinkKey6 { port, ue: prefix64(user) }),
+    };
+    exact(to.destination).or_else(|| exact(behind(tables, port, to.destination)?))
+}
+
+/// The user behind whom an address is on a port: the longest framed route says so.
+fn behind(tables: &MapTables, port: Port, address: u128) -> Option<u128> {
+    let here =
+        tables.framed.iter().filter(|((of, from, len), _)| *of == port && address & mask(*len) == *from);
+    here.max_by_key(|((_, _, len), _)| *len).map(|(_, it)| of6(it.ue))
 }
 
 /// Whether a session takes packets from this outer source.
@@ -93,12 +101,15 @@ fn matches(ip: &Ip<'_>, address: u128, prefix: &[Be32; 2], mask: &[Be32; 2]) -> 
 }
 
 /// Whether a user may send this.
-pub(super) fn user_may(entry: &UplinkEntry, inner: &Ip<'_>) -> bool {
-    let own = match inner.version {
-        4 => entry.ue4 == low(inner.source),
-        _ => entry.ue6 == prefix64(inner.source),
+pub(super) fn user_may(tables: &MapTables, entry: &UplinkEntry, inner: &Ip<'_>) -> bool {
+    let is_user = |address: u128| match inner.version {
+        4 => entry.ue4 == low(address),
+        _ => entry.ue6 == prefix64(address),
     };
-    own || entry.flags & uplink_flags::CHECK_UE == 0
+    let port = Port::new(entry.data_ifindex, entry.teid.get() as u16);
+    let is_framed =
+        || entry.flags & uplink_flags::FRAMED != 0 && behind(tables, port, inner.source).is_some_and(is_user);
+    is_user(inner.source) || is_framed() || entry.flags & uplink_flags::CHECK_UE == 0
 }
 
 /// The QFI that a packet of a user must carry.

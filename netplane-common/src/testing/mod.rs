@@ -5,6 +5,7 @@ pub mod answers;
 pub mod cases;
 mod downlink;
 mod found;
+mod framed;
 pub mod fuzz;
 pub mod invariants;
 mod ipv6;

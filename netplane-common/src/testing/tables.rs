@@ -1,9 +1,9 @@
 //! Tables in memory, and the numbers that cases and benches share.
 
 use crate::map::{
-    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, GtpuEvent, MeterKey,
-    MeterUse, NextHop, PeerKey, Rate, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6,
-    Usage, UsageKey, UsageLimits,
+    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FramedKey, FramedUser,
+    GtpuEvent, MeterKey, MeterUse, NextHop, PeerKey, Port, Rate, RouteKey, Router, Rule, RuleKey,
+    UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
 };
 use crate::tables::Tables;
 use crate::wire::{Be32, ip};
@@ -40,6 +40,8 @@ pub struct MapTables {
     pub routes: BTreeMap<Prefix, u32>,
     /// (network, address, length).
     pub peers: BTreeMap<Prefix, ()>,
+    /// (port, address, length) → the user.
+    pub framed: BTreeMap<(Port, u128, u8), FramedUser>,
     pub routers: BTreeMap<u32, Router>,
     pub counters: RefCell<BTreeMap<u32, Counter>>,
     pub wanted: RefCell<Vec<RouteKey>>,
@@ -55,11 +57,17 @@ pub struct MapTables {
 }
 
 fn longest<T: Copy>(map: &BTreeMap<Prefix, T>, first: u32, address: [Be32; 4]) -> Option<T> {
-    let address = address.iter().fold(0_u128, |bits, word| bits << 32 | u128::from(word.get()));
-    (0..=128_u8).rev().find_map(|len| {
-        let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
-        map.get(&(first, address & mask, len)).copied()
-    })
+    let address = bits(address);
+    (0..=128_u8).rev().find_map(|len| map.get(&(first, address & mask(len), len)).copied())
+}
+
+fn bits(address: [Be32; 4]) -> u128 {
+    address.iter().fold(0_u128, |bits, word| bits << 32 | u128::from(word.get()))
+}
+
+/// Of a prefix of so many bits.
+pub(super) fn mask(len: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
 }
 
 impl Tables for MapTables {
@@ -77,6 +85,11 @@ impl Tables for MapTables {
 
     fn downlink6(&self, key: &DownlinkKey6) -> Option<&DownlinkEntry> {
         self.downlink6.get(key)
+    }
+
+    fn framed(&self, key: &FramedKey) -> Option<&FramedUser> {
+        let address = bits(key.address);
+        (0..=128_u8).rev().find_map(|len| self.framed.get(&(key.port, address & mask(len), len)))
     }
 
     fn next_hop(&self, index: u32) -> Option<&NextHop> {

@@ -9,9 +9,9 @@ use super::cases::{
 use super::numbers::Numbers;
 use super::tables::{MapTables, Prefix, prefix};
 use crate::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Filter, LookedUp, NO_INDEX,
-    NextHop, Port, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, downlink_flags, filter_has,
-    next_hop_flags, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Filter, FramedUser, LookedUp,
+    NO_INDEX, NextHop, Port, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, downlink_flags,
+    filter_has, next_hop_flags, uplink_flags,
 };
 use crate::wire::{Be32, ethernet::Mac, ip};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -44,6 +44,10 @@ const SERVERS: [Ipv4Addr; 5] = [
     Ipv4Addr::new(224, 0, 0, 5),
 ];
 const SERVERS6: [Ipv6Addr; 4] = [SERVER6, SERVER6, ON_LINK6, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)];
+/// Hosts behind users.
+const BEHIND: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 61, 0, 5), Ipv4Addr::new(10, 61, 1, 5)];
+const BEHIND6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0x2001, 0xdb8, 0x62, 1, 0, 0, 0, 5), Ipv6Addr::new(0x2001, 0xdb8, 0x62, 2, 0, 0, 0, 5)];
 const MTUS: [u16; 6] = [68, 576, 1280, 1400, 1500, 9000];
 
 /// IPv6, UDP and GTP-U with a PDU Session Container.
@@ -147,6 +151,15 @@ impl World {
             tables.downlink4.insert(key, downlink(&tables, numbers));
             let key = DownlinkKey6 { port: port_of(numbers), ue: prefix64(numbers.pick(&USERS6)) };
             tables.downlink6.insert(key, downlink(&tables, numbers));
+        }
+        for _ in 0..6 {
+            let (_, address, len) = around(0, numbers.pick(&BEHIND).into(), numbers);
+            let ue = ip::mapped(numbers.pick(&USERS).into());
+            tables.framed.insert((port_of(numbers), address, len), FramedUser { ue });
+            let (_, address, len) = around(0, numbers.pick(&BEHIND6).into(), numbers);
+            let [a, b] = prefix64(numbers.pick(&USERS6));
+            let ue = [a, b, Be32::new(0), Be32::new(0)];
+            tables.framed.insert((port_of(numbers), address, len), FramedUser { ue });
         }
         for _ in 0..6 {
             let address = ip::mapped(numbers.pick(&LOCALS).into());
@@ -299,10 +312,14 @@ fn router(numbers: &mut Numbers) -> Router {
 
 fn uplink(numbers: &mut Numbers, v4: bool) -> UplinkEntry {
     let (peer, peer_mask) = peers(numbers, v4);
+    // A third has framed routes, on a data network whose VLAN is one of these.
+    let is_framed = numbers.one_in(3);
+    let teid = if is_framed { u32::from(numbers.pick(&VLANS)) } else { numbers.pick(&TEIDS) };
+    let framed = if is_framed { uplink_flags::FRAMED } else { 0 };
     UplinkEntry {
         action: action(numbers),
         // Checks of user and QFI and a copied DSCP in all combinations; a list of peers seldom.
-        flags: numbers.pick(&[0, 1, 4, 5, 8, 9]) | if numbers.one_in(5) { 2 } else { 0 },
+        flags: numbers.pick(&[0, 1, 4, 5, 8, 9]) | if numbers.one_in(5) { 2 } else { 0 } | framed,
         network: network(numbers),
         mac: mac(numbers),
         dscp: dscp(numbers),
@@ -314,9 +331,9 @@ fn uplink(numbers: &mut Numbers, v4: bool) -> UplinkEntry {
         next_hop4: index(numbers),
         next_hop6: index(numbers),
         counter: counter(numbers),
-        teid: Be32::new(numbers.pick(&TEIDS)),
+        teid: Be32::new(teid),
         rules: 0,
-        reserved: 0,
+        data_ifindex: IFINDEX,
     }
 }
 

@@ -2,27 +2,28 @@
 
 use super::nobodys::Nobodys;
 use super::{KernelError, TABLE_FULL};
-use crate::world::tables::{Operation, PeerPrefix, RoutePrefix};
+use crate::world::tables::{FramedPrefix, Operation, PeerPrefix, RoutePrefix};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::{DevMap, XdpMapError};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use ipnet::IpNet;
 use netplane_common::map::{
-    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey, NetworkName,
-    NextHop, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage,
-    UsageKey, UsageLimits,
+    Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FramedKey, FramedUser,
+    MeterKey, NetworkName, NextHop, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey,
+    UplinkKey6, Usage, UsageKey, UsageLimits,
 };
 use netplane_common::verdict::Reason;
 use netplane_common::wire::{Be32, ip};
 use std::collections::BTreeSet;
 
 /// The maps that are pinned; the log's ring buffer belongs to one program and is not.
-pub(super) const PINNED: [&str; 26] = [
+pub(super) const PINNED: [&str; 27] = [
     "UPLINK",
     "UPLINK6",
     "DOWNLINK4",
     "DOWNLINK6",
+    "FRAMED",
     "ENDPOINTS",
     "NEXT_HOPS",
     "ROUTES",
@@ -51,6 +52,9 @@ pub(super) const PINNED: [&str; 26] = [
 /// Bits of an LPM key in front of the address: the network or scope, which always counts.
 const LPM_PREFIX: u32 = 32;
 
+/// The same in the trie of framed routes: the port.
+const FRAMED_PREFIX: u32 = 64;
+
 /// Bits in front of an IPv4 address in an IPv4-mapped one.
 const MAPPED_PREFIX: u32 = 96;
 
@@ -60,6 +64,7 @@ pub(super) struct Maps {
     pub(super) uplink6: HashMap<MapData, UplinkKey6, UplinkEntry>,
     pub(super) downlink4: HashMap<MapData, DownlinkKey4, DownlinkEntry>,
     pub(super) downlink6: HashMap<MapData, DownlinkKey6, DownlinkEntry>,
+    pub(super) framed: LpmTrie<MapData, FramedKey, FramedUser>,
     pub(super) endpoints: HashMap<MapData, EndpointKey, EndpointEntry>,
     pub(super) next_hops: Array<MapData, NextHop>,
     pub(super) routes: LpmTrie<MapData, RouteKey, u32>,
@@ -89,6 +94,7 @@ impl Maps {
             uplink6: take(ebpf, "UPLINK6")?,
             downlink4: take(ebpf, "DOWNLINK4")?,
             downlink6: take(ebpf, "DOWNLINK6")?,
+            framed: take(ebpf, "FRAMED")?,
             endpoints: take(ebpf, "ENDPOINTS")?,
             next_hops: take(ebpf, "NEXT_HOPS")?,
             routes: take(ebpf, "ROUTES")?,
@@ -159,6 +165,8 @@ impl Maps {
                 self.downlink6.insert(key, entry, 0)
             }
             Operation::DeleteDownlink6 { key } => gone_is_done(self.downlink6.remove(key)),
+            Operation::SetFramed { key, user } => self.framed.insert(&framed_key(*key), user, 0),
+            Operation::DeleteFramed { key } => gone_is_done(self.framed.remove(&framed_key(*key))),
             Operation::SetEndpoint { key, entry } => self.endpoints.insert(key, entry, 0),
             Operation::DeleteEndpoint { key } => gone_is_done(self.endpoints.remove(key)),
             Operation::SetRoute { route, next_hop } => self.routes.insert(&route_key(*route), next_hop, 0),
@@ -268,6 +276,18 @@ fn route_key(route: RoutePrefix) -> Key<RouteKey> {
     Key::new(bits, RouteKey { scope: route.scope, destination })
 }
 
+fn framed_key(framed: FramedPrefix) -> Key<FramedKey> {
+    let (bits, address) = trie_prefix(framed.prefix);
+    Key::new(bits + FRAMED_PREFIX - LPM_PREFIX, FramedKey { port: framed.port, address })
+}
+
+/// The prefix behind a user that is in the trie.
+pub(super) fn from_framed(key: &Key<FramedKey>) -> Option<FramedPrefix> {
+    let FramedKey { port, address } = key.data();
+    let bits = key.prefix_len().checked_sub(FRAMED_PREFIX - LPM_PREFIX)?;
+    Some(FramedPrefix { port, prefix: from_trie(bits, address)? })
+}
+
 fn peer_key(peer: PeerPrefix) -> Key<PeerKey> {
     let (bits, address) = trie_prefix(peer.prefix);
     Key::new(bits, PeerKey { network: u32::from(peer.network), address })
@@ -307,7 +327,8 @@ fn describe(operation: &Operation) -> String {
 }
 
 fn remedy(error: &MapError) -> Option<String> {
-    let full =
-        matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG));
+    // ENOSPC is a trie's.
+    let full = matches!(error, MapError::SyscallError(error)
+        if matches!(error.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)));
     full.then(|| TABLE_FULL.to_owned())
 }

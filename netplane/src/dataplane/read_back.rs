@@ -1,7 +1,7 @@
 //! The tables in force, read from the pinned maps: where a new agent starts from.
 
 use super::KernelError;
-use super::maps::{Maps, from_trie};
+use super::maps::{Maps, from_framed, from_trie};
 use crate::world::tables::{Master, PeerPrefix, RoutePrefix, Tables};
 use aya::maps::MapError;
 use netplane_common::map::{NextHop, PeerKey, RouteKey, Router};
@@ -53,6 +53,12 @@ fn read(maps: &Maps) -> Result<Tables, MapError> {
         let RouteKey { scope, destination } = key.data();
         if let Some(prefix) = from_trie(key.prefix_len(), destination) {
             tables.routes.insert(RoutePrefix { scope, prefix }, next_hop);
+        }
+    }
+    for framed in maps.framed.iter() {
+        let (key, user) = framed?;
+        if let Some(framed) = from_framed(&key) {
+            tables.framed.insert(framed, user);
         }
     }
     for (scope, router) in (0_u32..).zip(maps.routers.iter()) {

@@ -84,6 +84,8 @@ fn sessions(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) 
         let new_counter = is_new(old, entry.counter);
         operations.push(Operation::SetDownlink6 { key: *key, entry: *entry, new_counter });
     }
+    let framed = changed(&current.framed, &wanted.framed);
+    operations.extend(framed.map(|(key, user)| Operation::SetFramed { key: *key, user: *user }));
 }
 
 /// A master whose mode changed is attached anew. An empty name is a pin whose mode is not known: it stays.
@@ -112,6 +114,7 @@ fn removals(current: &Tables, wanted: &Tables, operations: &mut Vec<Operation>) 
     operations.extend(downlink4.map(|it| Operation::DeleteDownlink4 { key: *it }));
     let downlink6 = gone(&current.downlink6, &wanted.downlink6);
     operations.extend(downlink6.map(|it| Operation::DeleteDownlink6 { key: *it }));
+    operations.extend(gone(&current.framed, &wanted.framed).map(|it| Operation::DeleteFramed { key: *it }));
     // Left by an earlier agent, of sessions that are no more.
     operations.extend(gone(&current.rules, &wanted.rules).map(|it| Operation::DeleteRule { key: *it }));
     let meters = current.meters.difference(&wanted.meters);
@@ -158,6 +161,8 @@ impl Tables {
             Operation::DeleteDownlink4 { key } => drop(self.downlink4.remove(key)),
             Operation::SetDownlink6 { key, entry, .. } => drop(self.downlink6.insert(*key, *entry)),
             Operation::DeleteDownlink6 { key } => drop(self.downlink6.remove(key)),
+            Operation::SetFramed { key, user } => drop(self.framed.insert(*key, *user)),
+            Operation::DeleteFramed { key } => drop(self.framed.remove(key)),
             Operation::SetEndpoint { key, entry } => drop(self.endpoints.insert(*key, *entry)),
             Operation::DeleteEndpoint { key } => drop(self.endpoints.remove(key)),
             Operation::SetRoute { route, next_hop } => drop(self.routes.insert(*route, *next_hop)),

@@ -3,12 +3,14 @@
 use super::compile::Compilation;
 use super::flat::Flat;
 use super::slots::CounterKey;
-use super::tables::{Operation, Tables};
+use super::tables::{FramedPrefix, Operation, Tables};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, MeterKey, NO_INDEX, Rule, RuleKey, UplinkEntry, UplinkKey,
-    UplinkKey6, UsageKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, FramedUser, MeterKey, NO_INDEX, Rule, RuleKey, UplinkEntry,
+    UplinkKey, UplinkKey6, UsageKey,
 };
+use netplane_common::wire::{Be32, ip};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A key of any of the session tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,22 +19,55 @@ pub(super) enum Key {
     Uplink6(UplinkKey6),
     Downlink4(DownlinkKey4),
     Downlink6(DownlinkKey6),
+    Framed(FramedPrefix),
+}
+
+impl Key {
+    /// Whether a session in these tables has it, or has what it would take packets from.
+    pub(super) fn is_in(&self, tables: &Tables) -> bool {
+        let behind = |port, address| tables.framed.keys().any(|it| it.has(port, address));
+        match self {
+            Self::Uplink(it) => tables.uplink.contains_key(it),
+            Self::Uplink6(it) => tables.uplink6.contains_key(it),
+            Self::Downlink4(it) => tables.downlink4.contains_key(it) || behind(it.port, user4(it)),
+            Self::Downlink6(it) => tables.downlink6.contains_key(it) || behind(it.port, user6(it)),
+            Self::Framed(it) => {
+                tables.framed.keys().any(|other| other.overlaps(it))
+                    || tables.downlink4.keys().any(|user| it.has(user.port, user4(user)))
+                    || tables.downlink6.keys().any(|user| it.has(user.port, user6(user)))
+            }
+        }
+    }
+}
+
+/// The address of a user.
+pub(super) fn user4(key: &DownlinkKey4) -> IpAddr {
+    Ipv4Addr::from(key.ue).into()
+}
+
+/// The first address of a user's /64.
+pub(super) fn user6(key: &DownlinkKey6) -> IpAddr {
+    let [a, b] = key.ue;
+    ip::unmapped([a, b, Be32::new(0), Be32::new(0)])
 }
 
 /// Where a session's packets arrive: the uplink at each address of its end, the downlink at each of the user's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Keys {
     pub(super) uplink: Option<UplinkKey>,
     pub(super) uplink6: Option<UplinkKey6>,
     pub(super) downlink4: Option<DownlinkKey4>,
     pub(super) downlink6: Option<DownlinkKey6>,
+    /// And at each prefix behind the user.
+    pub(super) framed: Vec<FramedPrefix>,
 }
 
 impl Keys {
     pub(super) fn iter(&self) -> impl Iterator<Item = Key> + use<> {
         let uplink = self.uplink.map(Key::Uplink).into_iter().chain(self.uplink6.map(Key::Uplink6));
         let downlink = self.downlink4.map(Key::Downlink4).into_iter();
-        uplink.chain(downlink).chain(self.downlink6.map(Key::Downlink6))
+        let framed = self.framed.clone().into_iter().map(Key::Framed);
+        uplink.chain(downlink).chain(self.downlink6.map(Key::Downlink6)).chain(framed)
     }
 
     /// A static session's counters: both ends of a tunnel, and both families of a user, count together.
@@ -117,6 +152,7 @@ pub(super) struct Entries {
     pub(super) uplink: Option<UplinkEntry>,
     pub(super) uplink6: Option<UplinkEntry>,
     pub(super) downlink: Option<DownlinkEntry>,
+    pub(super) framed: Vec<(FramedPrefix, FramedUser)>,
     pub(super) rules: BTreeMap<RuleKey, Rule>,
     pub(super) belongings: Belongings,
 }
@@ -127,6 +163,7 @@ impl Entries {
         tables.uplink6.extend(self.keys.uplink6.zip(self.uplink6));
         tables.downlink4.extend(self.keys.downlink4.zip(self.downlink));
         tables.downlink6.extend(self.keys.downlink6.zip(self.downlink));
+        tables.framed.extend(self.framed.iter().copied());
         tables.rules.extend(self.rules.iter().map(|(key, rule)| (*key, *rule)));
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::nad::NetworkName;
 use crate::nad::fast_path::{StaticSession, Target};
-use netplane_common::map::{Filter, Rate};
+use ipnet::IpNet;
+use netplane_common::map::{Filter, FramedUser, Rate};
+use netplane_common::wire::{Be32, ip};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A session whose rules fit one entry a direction: at most one PDR for packets from the access side and one
@@ -13,6 +15,8 @@ pub(super) struct Flat {
     pub(super) ue4: Option<Ipv4Addr>,
     /// A /64.
     pub(super) ue6: Option<Ipv6Addr>,
+    /// Prefixes behind the user, of families of which it has an address; none overlaps another.
+    pub(super) framed: Vec<IpNet>,
     pub(super) uplink: Option<FlatUplink>,
     pub(super) downlink: Option<FlatDownlink>,
     /// In the order of precedence.
@@ -99,6 +103,7 @@ impl Flat {
         Self {
             ue4: session.ue4,
             ue6: session.ue6,
+            framed: Vec::new(),
             uplink: session.uplink.as_ref().map(|it| FlatUplink {
                 network: access.clone(),
                 teid: it.teid,
@@ -132,6 +137,16 @@ impl Flat {
     pub(super) fn uplink_targets(&self) -> impl Iterator<Item = &Target> {
         let of_rules = self.uplink_rules.iter().filter_map(|it| it.flat.uplink.as_ref());
         of_rules.chain(&self.uplink).filter_map(|it| it.to.as_ref())
+    }
+
+    /// The user as the entry of a prefix behind it has it.
+    pub(super) fn behind(&self, prefix: &IpNet) -> FramedUser {
+        let none = [Be32::new(0); 4];
+        let ue = match prefix {
+            IpNet::V4(_) => self.ue4.map_or(none, |it| ip::mapped(it.into())),
+            IpNet::V6(_) => self.ue6.map_or(none, ip::words),
+        };
+        FramedUser { ue }
     }
 
     pub(super) fn users(&self) -> impl Iterator<Item = IpAddr> {

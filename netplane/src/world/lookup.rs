@@ -4,8 +4,9 @@
 use super::tables::Tables;
 use ipnet::IpNet;
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, GtpuEvent, MeterUse, NextHop,
-    PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FramedKey, FramedUser, GtpuEvent,
+    MeterUse, NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6,
+    UsageKey,
 };
 use netplane_common::tables;
 use netplane_common::wire::{Be32, ip};
@@ -36,6 +37,11 @@ impl tables::Tables for Lookup<'_> {
 
     fn downlink6(&self, key: &DownlinkKey6) -> Option<&DownlinkEntry> {
         self.0.downlink6.get(key)
+    }
+
+    fn framed(&self, key: &FramedKey) -> Option<&FramedUser> {
+        let own = self.0.framed.iter().filter(|(it, _)| it.port == key.port);
+        longest(own.map(|(it, user)| (it.prefix, user)), key.address)
     }
 
     fn next_hop(&self, index: u32) -> Option<&NextHop> {

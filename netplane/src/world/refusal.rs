@@ -29,6 +29,7 @@ pub(super) enum Spot {
     To,
     Relay,
     User,
+    Framed,
     /// The network on which the downlink arrives, and the one into which it goes.
     Data,
     Tunnel,
@@ -44,6 +45,7 @@ impl Spot {
             Self::To | Self::Data => "uplink.to",
             Self::Relay => "uplink.relay.network",
             Self::User => "ue",
+            Self::Framed => "framedRoutes",
         }
     }
 
@@ -55,6 +57,7 @@ impl Spot {
             Self::Teid => "local_f_teid.teid",
             Self::To | Self::Relay => "network_instance of the uplink's FAR",
             Self::User => "ue_ip_addresses",
+            Self::Framed => "framed_routes",
             Self::Data => "network_instance of the downlink's PDI",
             Self::Tunnel => "network_instance of the downlink's FAR",
             Self::Peer => "outer_header_creation.address",

@@ -17,6 +17,8 @@ mod enforced;
 /// Longest session identifier in bytes.
 const MAX_ID: usize = 64;
 const MAX_QFI: u32 = 63;
+/// Framed routes of one session.
+const MAX_FRAMED: usize = 16;
 
 fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(Kind::InvalidArgument, message)
@@ -53,6 +55,7 @@ pub(super) fn flat(session: &Session, is_held: bool) -> Result<Flat, Refusal> {
         let pdi = pdr.pdi.as_ref().ok_or_else(|| invalid("pdi: is missing"));
         pdi.and_then(|it| users(it, &mut flat)).map_err(|it| at(pdr, &it))?;
     }
+    check_framed(&flat)?;
     let uplink = rules_of(session, Interface::Access, &flat)?;
     let mut downlink = rules_of(session, Interface::Core, &flat)?;
     for it in downlink.iter_mut().filter_map(|it| it.flat.downlink.as_mut()) {
@@ -190,7 +193,7 @@ fn rules_of_pdr(
         qers.push(qer.ok_or_else(|| invalid(format!("qer_ids: there is no QER {id}")))?);
     }
     let is_uplink = side == Interface::Access;
-    let mut flat = Flat { ue4: users.ue4, ue6: users.ue6, ..Flat::default() };
+    let mut flat = Flat { ue4: users.ue4, ue6: users.ue6, framed: users.framed.clone(), ..Flat::default() };
     if is_uplink {
         flat.uplink = Some(uplink(pdr, pdi, far, &qers)?);
     } else {
@@ -240,6 +243,45 @@ fn users(pdi: &Pdi, flat: &mut Flat) -> Result<(), Refusal> {
                 let message = format!("ue_ip_addresses: \"{text}\" should be an IPv4 address or an IPv6 /64");
                 return Err(invalid(message));
             }
+        }
+    }
+    for text in &pdi.framed_routes {
+        let prefix = text.parse::<IpNet>();
+        let form = "a prefix such as 10.61.0.0/24";
+        let prefix = prefix.map_err(|_| invalid(format!("framed_routes: \"{text}\" should be {form}")))?;
+        if prefix != prefix.trunc() {
+            let message =
+                format!("framed_routes: {text} has bits behind its length, should be {}", prefix.trunc());
+            return Err(invalid(message));
+        }
+        if !flat.framed.contains(&prefix) {
+            flat.framed.push(prefix);
+        }
+    }
+    Ok(())
+}
+
+/// Framed-Route (TS 29.244 §8.2.109) and Framed-IPv6-Route (§8.2.111), of all PDRs together.
+fn check_framed(flat: &Flat) -> Result<(), Refusal> {
+    let (routes, most) = (flat.framed.len(), MAX_FRAMED);
+    if routes > most {
+        return Err(unimplemented(format!(
+            "framed_routes: are {routes}, of which a session may have {most}"
+        )));
+    }
+    for (number, prefix) in flat.framed.iter().enumerate() {
+        let (family, has) = match prefix {
+            IpNet::V4(_) => ("IPv4", flat.ue4.is_some()),
+            IpNet::V6(_) => ("IPv6", flat.ue6.is_some()),
+        };
+        if !has {
+            let message =
+                format!("framed_routes: {prefix}: the user has no {family} address in ue_ip_addresses");
+            return Err(invalid(message));
+        }
+        let overlaps = |it: &&IpNet| it.contains(prefix) || prefix.contains(*it);
+        if let Some(other) = flat.framed[..number].iter().find(overlaps) {
+            return Err(invalid(format!("framed_routes: {prefix} overlaps {other}")));
         }
     }
     Ok(())

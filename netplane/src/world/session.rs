@@ -9,6 +9,7 @@ use super::entries::{Counters, Entries, Key, Keys};
 use super::flat::{Flat, FlatDownlink, FlatRule, FlatUplink};
 use super::programmed::Programmed;
 use super::refusal::{Refusal, Spot};
+use super::tables::FramedPrefix;
 use crate::nad::NetworkName;
 use crate::nad::fast_path::{Role, Target, Xdp};
 use netplane_common::map::{
@@ -125,6 +126,9 @@ pub(super) fn taken(flat: &Flat, key: &Key, owner: &str) -> Refusal {
             let user = flat.ue4.unwrap_or(Ipv4Addr::UNSPECIFIED);
             Refusal::taken(Spot::User, format!("{user} is that of {owner}"))
         }
+        Key::Framed(it) => {
+            Refusal::taken(Spot::Framed, format!("{} overlaps what is that of {owner}", it.prefix))
+        }
         Key::Downlink6(_) => {
             let user = flat.ue6.unwrap_or(Ipv6Addr::UNSPECIFIED);
             Refusal::taken(Spot::User, format!("{user} is that of {owner}"))
@@ -189,6 +193,12 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
                         return Err(Refusal::denied(Spot::User, message));
                     }
                 }
+                for prefix in &flat.framed {
+                    if !fast_path.ue_pools.iter().any(|it| it.contains(prefix)) {
+                        let message = format!("{prefix} is in none of the uePools of {network}");
+                        return Err(Refusal::denied(Spot::Framed, message));
+                    }
+                }
             }
             Ok(endpoint)
         };
@@ -219,6 +229,12 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
         Ok(placed)
     }
 
+    /// The data network to which the uplink goes.
+    fn to_data(&self) -> Option<&'e Endpoint<'w>> {
+        let is_data = self.flat.uplink.as_ref().is_some_and(|it| matches!(it.to, Some(Target::Data(_))));
+        self.to.filter(|_| is_data)
+    }
+
     /// Where its packets arrive.
     pub(super) fn keys(&self) -> Keys {
         let mut keys = Keys::default();
@@ -235,6 +251,15 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
             keys.downlink4 = self.flat.ue4.map(|ue| DownlinkKey4 { port, ue: ue.into() });
             keys.downlink6 = self.flat.ue6.map(|ue| DownlinkKey6 { port, ue: half(ue) });
         }
+        let of_rules = self.rules.iter().filter_map(|it| it.placed.to_data());
+        for data in self.data.into_iter().chain(self.to_data()).chain(of_rules) {
+            for prefix in &self.flat.framed {
+                let key = FramedPrefix { port: data.port(), prefix: *prefix };
+                if !keys.framed.contains(&key) {
+                    keys.framed.push(key);
+                }
+            }
+        }
         keys
     }
 
@@ -249,10 +274,11 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
         counters: Counters,
     ) -> Result<(Entries, bool), Refusal> {
         let mut entries = Entries {
-            keys: *keys,
+            keys: keys.clone(),
             uplink: None,
             uplink6: None,
             downlink: None,
+            framed: keys.framed.iter().map(|it| (*it, self.flat.behind(&it.prefix))).collect(),
             rules: BTreeMap::new(),
             belongings: counters.sets.belongings(self.flat),
         };
@@ -310,6 +336,11 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
         if let Some(qfi) = uplink.qfi {
             entry.flags |= uplink_flags::CHECK_QFI;
             entry.qfi = qfi;
+        }
+        if !self.flat.framed.is_empty() {
+            let port = data.port();
+            entry.flags |= uplink_flags::FRAMED;
+            (entry.data_ifindex, entry.teid) = (port.ifindex, Be32::new(u32::from(port.vlan)));
         }
         let scope = this.slots.scopes.get(data.key, hint.scope);
         let mut resolved = true;
@@ -452,7 +483,7 @@ fn uplink_entry(this: &mut Compilation<'_>, flat: &Flat, access: &Endpoint<'_>, 
         counter,
         teid: Be32::new(0),
         rules: 0,
-        reserved: 0,
+        data_ifindex: 0,
     }
 }
 

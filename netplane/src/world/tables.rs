@@ -2,10 +2,11 @@
 
 use ipnet::IpNet;
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, MeterKey, NextHop, PodKey, Router,
-    Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey, UsageLimits,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FramedUser, MeterKey, NextHop,
+    PodKey, Port, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, UsageKey, UsageLimits,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// How XDP is to be attached to a master (`xdp` in the NAD's metadata). Two networks on one master
 /// must agree; `compile` reports a problem if they do not.
@@ -38,6 +39,26 @@ pub struct RoutePrefix {
     pub prefix: IpNet,
 }
 
+/// A prefix behind a user, and the port on which its packets arrive (framed routes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FramedPrefix {
+    pub port: Port,
+    pub prefix: IpNet,
+}
+
+impl FramedPrefix {
+    /// Whether this address is in the prefix.
+    pub fn has(&self, port: Port, address: IpAddr) -> bool {
+        self.port == port && self.prefix.contains(&address)
+    }
+
+    /// Whether an address is in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (a, b) = (&self.prefix, &other.prefix);
+        self.port == other.port && (a.contains(b) || b.contains(a))
+    }
+}
+
 /// All tables of one node. Indices (networks, next hops, ports, counters) are assigned by `Slots` and
 /// stay the same for the same thing from one compilation to the next.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +74,7 @@ pub struct Tables {
     pub uplink6: BTreeMap<UplinkKey6, UplinkEntry>,
     pub downlink4: BTreeMap<DownlinkKey4, DownlinkEntry>,
     pub downlink6: BTreeMap<DownlinkKey6, DownlinkEntry>,
+    pub framed: BTreeMap<FramedPrefix, FramedUser>,
     pub endpoints: BTreeMap<EndpointKey, EndpointEntry>,
     /// Value: next hop's index, or `NO_INDEX` for an on-link subnet.
     pub routes: BTreeMap<RoutePrefix, u32>,
@@ -144,6 +166,13 @@ pub enum Operation {
     },
     DeleteDownlink6 {
         key: DownlinkKey6,
+    },
+    SetFramed {
+        key: FramedPrefix,
+        user: FramedUser,
+    },
+    DeleteFramed {
+        key: FramedPrefix,
     },
     SetEndpoint {
         key: EndpointKey,

@@ -53,6 +53,7 @@ mod recorded;
 mod router;
 mod sessions;
 mod sessions_buffer;
+mod sessions_framed;
 mod sessions_pods;
 mod sessions_refused;
 mod sessions_rules;

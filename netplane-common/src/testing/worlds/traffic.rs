@@ -5,7 +5,8 @@ use super::super::mutate::{self, mutated};
 use super::super::numbers::Numbers;
 use super::super::packet::{self, Ipv4, Ipv6};
 use super::{
-    LOCALS, LOCALS6, PEERS, PEERS6, SERVERS, SERVERS6, TEIDS, USERS, USERS6, VLANS, World, host, mac,
+    BEHIND, BEHIND6, LOCALS, LOCALS6, PEERS, PEERS6, SERVERS, SERVERS6, TEIDS, USERS, USERS6, VLANS, World,
+    host, mac,
 };
 use crate::wire::{ethernet::Mac, ip};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -48,9 +49,11 @@ impl World {
         };
         let (local, port, teid, entry) = sessions[index];
         let inner = if numbers.one_in(2) {
-            from_user4(entry.ue4.into(), numbers)
+            let user = if numbers.one_in(8) { numbers.pick(&BEHIND) } else { entry.ue4.into() };
+            from_user4(user, numbers)
         } else {
-            from_user6(host(entry.ue6), numbers)
+            let user = if numbers.one_in(8) { numbers.pick(&BEHIND6) } else { host(entry.ue6) };
+            from_user6(user, numbers)
         };
         let message = message(teid.get(), &inner, entry.qfi, numbers);
         Addressed::new(entry.mac, port.vlan, from_peer(local, &message, numbers))
@@ -61,6 +64,7 @@ impl World {
         let users: Vec<_> = users.map(|(key, entry)| (key.ue.into(), key.port.vlan, entry.mac)).collect();
         let anybody = (numbers.pick(&USERS), 0, mac(numbers));
         let (user, vlan, mac) = users.get(numbers.below(users.len() + 1)).copied().unwrap_or(anybody);
+        let user = if numbers.one_in(8) { numbers.pick(&BEHIND) } else { user };
         Addressed::new(mac, vlan, packet4(numbers.pick(&SERVERS), user, numbers))
     }
 
@@ -69,6 +73,7 @@ impl World {
         let users: Vec<_> = users.map(|(key, entry)| (host(key.ue), key.port.vlan, entry.mac)).collect();
         let anybody = (numbers.pick(&USERS6), 0, mac(numbers));
         let (user, vlan, mac) = users.get(numbers.below(users.len() + 1)).copied().unwrap_or(anybody);
+        let user = if numbers.one_in(8) { numbers.pick(&BEHIND6) } else { user };
         Addressed::new(mac, vlan, packet6(numbers.pick(&SERVERS6), user, numbers))
     }
 }

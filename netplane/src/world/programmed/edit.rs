@@ -254,6 +254,7 @@ impl Editor<'_, '_, '_, '_, '_> {
             (Key::Uplink6(it), _) => Some(it.teid.get()) == teid,
             (Key::Downlink4(it), Some(IpAddr::V4(ue))) => it.ue == ue.into(),
             (Key::Downlink6(it), Some(IpAddr::V6(ue))) => it.ue == half(ue),
+            (Key::Framed(it), Some(ue)) => it.prefix.contains(&ue),
             _ => false,
         };
         let mut handles = self.programmed.owners.handles(matches);
@@ -307,21 +308,15 @@ impl Editor<'_, '_, '_, '_, '_> {
     }
 
     fn must_be_free(&self, pod: &str, flat: &Flat, key: &Key, handle: u32) -> Result<(), Refusal> {
-        if let Some(other) = self.programmed.owners.get(key).filter(|it| *it != handle) {
-            let owner = self.programmed.holder(key).unwrap_or_else(|| "another session".to_owned());
+        if let Some(other) = self.programmed.owners.conflict(key, Some(handle)) {
+            let owner = self.programmed.name_of(other).unwrap_or_else(|| "another session".to_owned());
             let refusal = taken(flat, key, &owner);
             let record = self.programmed.record(other);
             let of = record.map(|it| self.programmed.pods[usize::from(it.pod)].name.as_str());
             let is_own = of == Some(pod);
             return Err(if is_own { refusal } else { refusal.of_kind(Kind::PermissionDenied) });
         }
-        let tables = &self.compiled.tables;
-        let is_static = match key {
-            Key::Uplink(it) => tables.uplink.contains_key(it),
-            Key::Uplink6(it) => tables.uplink6.contains_key(it),
-            Key::Downlink4(it) => tables.downlink4.contains_key(it),
-            Key::Downlink6(it) => tables.downlink6.contains_key(it),
-        };
+        let is_static = key.is_in(&self.compiled.tables);
         if is_static { Err(taken(flat, key, "a static session of a NAD")) } else { Ok(()) }
     }
 
@@ -379,6 +374,8 @@ pub(super) fn set(entries: &Entries, old: Option<&Entries>) -> Vec<Operation> {
         operations.push(Operation::SetDownlink6 { key, entry, new_counter });
     }
     operations
+        .extend(entries.framed.iter().map(|(key, user)| Operation::SetFramed { key: *key, user: *user }));
+    operations
 }
 
 pub(super) fn delete(key: Key) -> Operation {
@@ -387,5 +384,6 @@ pub(super) fn delete(key: Key) -> Operation {
         Key::Uplink6(key) => Operation::DeleteUplink6 { key },
         Key::Downlink4(key) => Operation::DeleteDownlink4 { key },
         Key::Downlink6(key) => Operation::DeleteDownlink6 { key },
+        Key::Framed(key) => Operation::DeleteFramed { key },
     }
 }

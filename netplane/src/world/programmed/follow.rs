@@ -157,7 +157,7 @@ impl Programmed {
                     Ok(placed) => {
                         let keys = placed.keys();
                         let holder = keys.iter().find_map(|key| {
-                            let is_static = holds(&compiled.tables, &key);
+                            let is_static = key.is_in(&compiled.tables);
                             self.holder(&key).or(is_static.then(|| "a static session of a NAD".to_owned()))
                         });
                         let counters = self.counters(handle);
@@ -192,6 +192,7 @@ impl Programmed {
             Operation::SetUplink6 { key, .. } => Key::Uplink6(*key),
             Operation::SetDownlink4 { key, .. } => Key::Downlink4(*key),
             Operation::SetDownlink6 { key, .. } => Key::Downlink6(*key),
+            Operation::SetFramed { key, .. } => Key::Framed(*key),
             _ => return,
         };
         let Some(handle) = self.owners.get(&key) else { return };
@@ -204,15 +205,6 @@ impl Programmed {
 
 pub(super) fn facts<'e>(endpoints: impl Iterator<Item = &'e Endpoint<'e>>) -> Vec<Facts> {
     endpoints.map(Facts::new).collect()
-}
-
-fn holds(tables: &Tables, key: &Key) -> bool {
-    match key {
-        Key::Uplink(it) => tables.uplink.contains_key(it),
-        Key::Uplink6(it) => tables.uplink6.contains_key(it),
-        Key::Downlink4(it) => tables.downlink4.contains_key(it),
-        Key::Downlink6(it) => tables.downlink6.contains_key(it),
-    }
 }
 
 /// Entries into the kernel, unless an earlier agent has left just these.
@@ -228,6 +220,7 @@ fn write(entries: &Entries, current: &mut Tables, followed: &mut Followed) {
             Operation::SetDownlink6 { key, entry, .. } => {
                 current.downlink6.remove(key).as_ref() == Some(entry)
             }
+            Operation::SetFramed { key, user } => current.framed.remove(key) == Some(*user),
             Operation::StartMeter { key } => current.meters.remove(key),
             Operation::StartUsage { key, .. } => current.usages.remove(key),
             Operation::SetRule { key, rule } => current.rules.remove(key).as_ref() == Some(&**rule),

@@ -292,7 +292,10 @@ impl Programmed {
 
     /// Which session of the API has a key, for people.
     pub(super) fn holder(&self, key: &Key) -> Option<String> {
-        let handle = self.owners.get(key)?;
+        self.name_of(self.owners.conflict(key, None)?)
+    }
+
+    fn name_of(&self, handle: u32) -> Option<String> {
         let record = self.record(handle)?;
         let pod = &self.pods[usize::from(record.pod)].name;
         Some(format!("session {} of pod {pod}", record.decode().id))

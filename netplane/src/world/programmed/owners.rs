@@ -1,8 +1,11 @@
 //! Which session holds which key of the tables. A map for each table: its keys are then no larger than they are.
 
-use super::super::entries::Key;
-use netplane_common::map::{DownlinkKey4, DownlinkKey6, UplinkKey, UplinkKey6};
-use std::collections::HashMap;
+use super::super::entries::{Key, user4, user6};
+use super::super::tables::FramedPrefix;
+use ipnet::IpNet;
+use netplane_common::map::{DownlinkKey4, DownlinkKey6, Port, UplinkKey, UplinkKey6};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 /// Handles by key.
 #[derive(Debug, Default)]
@@ -11,6 +14,8 @@ pub(super) struct Owners {
     uplink6: HashMap<UplinkKey6, u32>,
     downlink4: HashMap<DownlinkKey4, u32>,
     downlink6: HashMap<DownlinkKey6, u32>,
+    /// None overlaps another one of its port, but those of one session.
+    framed: BTreeMap<FramedPrefix, u32>,
 }
 
 impl Owners {
@@ -20,8 +25,47 @@ impl Owners {
             Key::Uplink6(it) => self.uplink6.get(it),
             Key::Downlink4(it) => self.downlink4.get(it),
             Key::Downlink6(it) => self.downlink6.get(it),
+            Key::Framed(it) => self.framed.get(it),
         }
         .copied()
+    }
+
+    /// Another session than `own` that has the key, or what the key would take packets from: a prefix behind a user
+    /// has no other user in it, and no other prefix.
+    pub(super) fn conflict(&self, key: &Key, own: Option<u32>) -> Option<u32> {
+        let other = |handle: &u32| Some(*handle) != own;
+        if let Some(handle) = self.get(key).filter(other) {
+            return Some(handle);
+        }
+        let behind = |port, address| self.framed_at(port, address).filter(other);
+        match key {
+            Key::Uplink(_) | Key::Uplink6(_) => None,
+            Key::Downlink4(it) => behind(it.port, user4(it)),
+            Key::Downlink6(it) => behind(it.port, user6(it)),
+            Key::Framed(it) => {
+                let framed = self.framed.iter().find(|(key, handle)| key.overlaps(it) && other(handle));
+                let user4 = || {
+                    self.downlink4
+                        .iter()
+                        .find(|(key, handle)| it.has(key.port, user4(key)) && other(handle))
+                        .map(|(_, it)| *it)
+                };
+                let user6 = || {
+                    self.downlink6
+                        .iter()
+                        .find(|(key, handle)| it.has(key.port, user6(key)) && other(handle))
+                        .map(|(_, it)| *it)
+                };
+                framed.map(|(_, handle)| *handle).or_else(user4).or_else(user6)
+            }
+        }
+    }
+
+    /// The session that has a prefix with this address: the last one that begins before it, since none overlap.
+    fn framed_at(&self, port: Port, address: IpAddr) -> Option<u32> {
+        let end = FramedPrefix { port, prefix: IpNet::from(address) };
+        let (key, handle) = self.framed.range(..=end).next_back()?;
+        key.has(port, address).then_some(*handle)
     }
 
     pub(super) fn insert(&mut self, key: Key, handle: u32) {
@@ -30,6 +74,7 @@ impl Owners {
             Key::Uplink6(it) => drop(self.uplink6.insert(it, handle)),
             Key::Downlink4(it) => drop(self.downlink4.insert(it, handle)),
             Key::Downlink6(it) => drop(self.downlink6.insert(it, handle)),
+            Key::Framed(it) => drop(self.framed.insert(it, handle)),
         }
     }
 
@@ -39,6 +84,7 @@ impl Owners {
             Key::Uplink6(it) => drop(self.uplink6.remove(it)),
             Key::Downlink4(it) => drop(self.downlink4.remove(it)),
             Key::Downlink6(it) => drop(self.downlink6.remove(it)),
+            Key::Framed(it) => drop(self.framed.remove(it)),
         }
     }
 
@@ -53,7 +99,8 @@ impl Owners {
         let uplink6 = self.uplink6.iter().map(|(key, handle)| (Key::Uplink6(*key), *handle));
         let downlink4 = self.downlink4.iter().map(|(key, handle)| (Key::Downlink4(*key), *handle));
         let downlink6 = self.downlink6.iter().map(|(key, handle)| (Key::Downlink6(*key), *handle));
-        let all = uplink.chain(uplink6).chain(downlink4).chain(downlink6);
+        let framed = self.framed.iter().map(|(key, handle)| (Key::Framed(*key), *handle));
+        let all = uplink.chain(uplink6).chain(downlink4).chain(downlink6).chain(framed);
         all.filter(|(_, handle)| wanted(*handle)).collect()
     }
 }

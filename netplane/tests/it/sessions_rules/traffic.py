@@ -31,7 +31,7 @@ def port(namespace, interface):
 def inner(world, packet):
     """The user's packet; what it is called is in its payload."""
     up = packet["way"] == "up"
-    other, user = packet.get("other", world["server"]), world["ue"]
+    other, user = packet.get("other", world["server"]), packet.get("user", world["ue"])
     ends = (user, other) if up else (other, user)
     here, there = packet.get("user_port", 40000), packet.get("port", 9)
     ports = {"sport": here, "dport": there} if up else {"sport": there, "dport": here}
