@@ -48,6 +48,17 @@ impl<const ANSWERS: bool, const RULES: bool> SkbFrame<ANSWERS, RULES> {
         Self { skb, tag: AS_IT_CAME, wire: 0 }
     }
 
+    /// With the tag that it is to have.
+    #[inline(always)]
+    pub(crate) fn with_tag(skb: *mut __sk_buff, tag: u32) -> Self {
+        Self { skb, tag, wire: 0 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn tag(&self) -> u32 {
+        self.tag
+    }
+
     #[inline(always)]
     pub(crate) fn skb(&self) -> *mut __sk_buff {
         self.skb

@@ -73,13 +73,18 @@ impl Place {
 /// On a frame that is to be answered: tail-called by the others, with what they know in the control buffer.
 #[classifier]
 #[inline(always)]
-fn netplane_tc_answer(mut ctx: TcContext) -> i32 {
+fn netplane_tc_answer(ctx: TcContext) -> i32 {
     let mut frame = SkbFrame::<true>::new(&ctx, 0);
     let verdict = packed(&mut frame, &tables::Maps, field(&ctx, |it| it.cb[0]));
-    // Read again, and not kept on the stack, of which there is just enough for older verifiers.
-    let [ifindex, is_far_end, ..] = *ctx.cb_mut() else {
-        return DROP;
-    };
+    answered(frame.skb(), verdict, frame.tag())
+}
+
+/// What becomes of it. A function that is called: older verifiers give a program and all that it calls just enough stack
+/// for the decision.
+#[inline(never)]
+fn answered(skb: *mut __sk_buff, verdict: Packed, tag: u32) -> i32 {
+    let (ctx, mut frame) = (TcContext::new(skb), SkbFrame::<true>::with_tag(skb, tag));
+    let (ifindex, is_far_end) = (field(&ctx, |it| it.cb[0]), field(&ctx, |it| it.cb[1]));
     match verdict.kind() {
         Kind::Answer => {
             counters::count(verdict, frame.len());

@@ -11,33 +11,65 @@ use crate::rewrite::{self, Outer, OuterIp};
 use crate::tables::Tables;
 use crate::verdict::{Packed, Reason};
 use crate::wire::gtpu::{self, Gtpu, GtpuOptional, PduSessionContainer, message};
-use crate::wire::ip::{Ipv4, Ipv6, ecn, mapped, prefix64, protocol};
+use crate::wire::ip::{Ipv4, Ipv6, ecn, halves, mapped, prefix64, protocol, words_of};
 use crate::wire::udp::Udp;
 use crate::wire::{Be16, Be32, Wire};
 
 /// The session of an address: of the user's own, or behind the user in a framed route.
 #[inline(always)]
-fn entry4<T: Tables>(tables: &T, port: Port, address: Be32) -> Option<&DownlinkEntry> {
-    if let Some(entry) = tables.downlink4(&DownlinkKey4 { port, ue: address }) {
-        return Some(entry);
+fn entry4<'t, F: Frame, T: Tables>(tables: &'t T, port: &Port, address: Be32) -> Option<&'t DownlinkEntry> {
+    if F::ANSWERS && !F::FORWARDS {
+        return out_of_line4(tables, port, address);
     }
-    let framed = tables.framed(&FramedKey { port, address: mapped(address) })?;
-    tables.downlink4(&DownlinkKey4 { port, ue: framed.ue4() })
+    let own = tables.downlink4(&DownlinkKey4 { port: *port, ue: address });
+    if own.is_some() { own } else { behind4(tables, port, address) }
 }
 
 /// The same for IPv6.
 #[inline(always)]
-fn entry6<T: Tables>(tables: &T, port: Port, address: [Be32; 4]) -> Option<&DownlinkEntry> {
-    if let Some(entry) = tables.downlink6(&DownlinkKey6 { port, ue: prefix64(&address) }) {
-        return Some(entry);
+fn entry6<'t, F: Frame, T: Tables>(
+    tables: &'t T,
+    port: &Port,
+    address: [Be32; 4],
+) -> Option<&'t DownlinkEntry> {
+    let (high, low) = halves(address);
+    if F::ANSWERS && !F::FORWARDS {
+        return out_of_line6(tables, port, high, low);
     }
-    let framed = tables.framed(&FramedKey { port, address })?;
-    tables.downlink6(&DownlinkKey6 { port, ue: framed.ue6() })
+    let own = tables.downlink6(&DownlinkKey6 { port: *port, ue: prefix64(&address) });
+    if own.is_some() { own } else { behind6(tables, port, high, low) }
+}
+
+/// A program that only answers has no stack left for a key.
+#[inline(never)]
+fn out_of_line4<'t, T: Tables>(tables: &'t T, port: &Port, address: Be32) -> Option<&'t DownlinkEntry> {
+    let own = tables.downlink4(&DownlinkKey4 { port: *port, ue: address });
+    if own.is_some() { own } else { behind4(tables, port, address) }
+}
+
+#[inline(never)]
+fn out_of_line6<'t, T: Tables>(tables: &'t T, port: &Port, high: u64, low: u64) -> Option<&'t DownlinkEntry> {
+    let own = tables.downlink6(&DownlinkKey6 { port: *port, ue: prefix64(&words_of(high, low)) });
+    if own.is_some() { own } else { behind6(tables, port, high, low) }
+}
+
+/// The session of the user behind whom an address is.
+#[inline(never)]
+fn behind4<'t, T: Tables>(tables: &'t T, port: &Port, address: Be32) -> Option<&'t DownlinkEntry> {
+    let framed = tables.framed(&FramedKey { port: *port, address: mapped(address) })?;
+    tables.downlink4(&DownlinkKey4 { port: *port, ue: framed.ue4() })
+}
+
+/// The same for IPv6.
+#[inline(never)]
+fn behind6<'t, T: Tables>(tables: &'t T, port: &Port, high: u64, low: u64) -> Option<&'t DownlinkEntry> {
+    let framed = tables.framed(&FramedKey { port: *port, address: words_of(high, low) })?;
+    tables.downlink6(&DownlinkKey6 { port: *port, ue: framed.ue6() })
 }
 
 #[inline(always)]
 pub(super) fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival, header: Ipv4) -> Packed {
-    match entry4(tables, arrival.port, header.destination) {
+    match entry4::<F, T>(tables, &arrival.port, header.destination) {
         Some(entry) if entry.mac == arrival.mac && !frame.prepare() => unfinished(frame, entry.network),
         Some(entry) if entry.mac == arrival.mac => match user4(frame, arrival.l3, header) {
             Ok(user) => decide(frame, tables, arrival, entry, user),
@@ -49,7 +81,7 @@ pub(super) fn ipv4<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arri
 
 #[inline(always)]
 pub(super) fn ipv6<F: Frame, T: Tables>(frame: &mut F, tables: &T, arrival: Arrival, header: Ipv6) -> Packed {
-    match entry6(tables, arrival.port, header.destination) {
+    match entry6::<F, T>(tables, &arrival.port, header.destination) {
         Some(entry) if entry.mac == arrival.mac && !frame.prepare() => unfinished(frame, entry.network),
         Some(entry) if entry.mac == arrival.mac => match user6(frame, arrival.l3, header) {
             Ok(user) => decide(frame, tables, arrival, entry, user),

@@ -17,9 +17,10 @@ use crate::verdict::Reason;
 use crate::wire::ethernet::{EtherType, Ethernet, VlanTag};
 use crate::wire::gtpu::Gtpu;
 use crate::wire::icmp::{self, IcmpError};
-use crate::wire::ip::{Ipv4, Ipv6, prefix64, protocol};
+use crate::wire::ip::{Ipv4, Ipv6, protocol};
 use crate::wire::udp::Udp;
 use crate::wire::{Be16, Be32, Wire, checksum};
+use core::mem::offset_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// TTL of what starts here.
@@ -223,10 +224,12 @@ impl Message for Message6 {
         entry: &UplinkEntry,
         at: usize,
     ) -> Option<(&'t DownlinkEntry, &'t NextHop)> {
-        let header: Ipv6 = frame.load(at)?;
-        let next_hop = uplink::route6(tables, entry, header.destination).ok()?;
+        // No more than the addresses: there is no stack left for a header.
+        let destination = frame.load(at + offset_of!(Ipv6, destination))?;
+        let next_hop = uplink::route6(tables, entry, destination).ok()?;
         let port = Port::new(next_hop.ifindex, next_hop.vlan);
-        Some((tables.downlink6(&DownlinkKey6 { port, ue: prefix64(&header.source) })?, next_hop))
+        let ue = frame.load(at + offset_of!(Ipv6, source))?;
+        Some((tables.downlink6(&DownlinkKey6 { port, ue })?, next_hop))
     }
 
     #[inline(always)]

@@ -202,7 +202,7 @@ fn to_ipv4<F: Frame, T: Tables, D: Dues>(
     // TS 29.244 §5.4.3 with TS 23.501 §5.8.2.6: a user sends under its own address only.
     if entry.flags & uplink_flags::CHECK_UE != 0
         && header.source != entry.ue4
-        && !is_behind4(tables, entry, header.source)
+        && !is_behind4::<F, T>(tables, entry, header.source)
     {
         return Err(Reason::UeSpoofed);
     }
@@ -249,7 +249,7 @@ fn to_ipv6<F: Frame, T: Tables, D: Dues>(
     }
     if entry.flags & uplink_flags::CHECK_UE != 0
         && prefix64(&header.source) != entry.ue6
-        && !is_behind6(tables, entry, header.source)
+        && !is_behind6::<F, T>(tables, entry, header.source)
     {
         return Err(Reason::UeSpoofed);
     }
@@ -276,11 +276,12 @@ fn to_ipv6<F: Frame, T: Tables, D: Dues>(
     Ok(way_out::<F>(next_hop, arrival))
 }
 
-/// Whether an address is in a framed route of the session's user.
+/// Whether an address is in a framed route of the session's user. A program that only answers does not look again: it has no
+/// stack left for the key, and the one that has called it has looked.
 #[inline(always)]
-fn is_behind4<T: Tables>(tables: &T, entry: &UplinkEntry, source: Be32) -> bool {
-    if entry.flags & uplink_flags::FRAMED == 0 {
-        return false;
+fn is_behind4<F: Frame, T: Tables>(tables: &T, entry: &UplinkEntry, source: Be32) -> bool {
+    if entry.flags & uplink_flags::FRAMED == 0 || F::ANSWERS && !F::FORWARDS {
+        return entry.flags & uplink_flags::FRAMED != 0;
     }
     let key = FramedKey { port: entry.data_port(), address: mapped(source) };
     matches!(tables.framed(&key), Some(it) if it.ue4() == entry.ue4)
@@ -288,9 +289,9 @@ fn is_behind4<T: Tables>(tables: &T, entry: &UplinkEntry, source: Be32) -> bool 
 
 /// The same for IPv6.
 #[inline(always)]
-fn is_behind6<T: Tables>(tables: &T, entry: &UplinkEntry, source: [Be32; 4]) -> bool {
-    if entry.flags & uplink_flags::FRAMED == 0 {
-        return false;
+fn is_behind6<F: Frame, T: Tables>(tables: &T, entry: &UplinkEntry, source: [Be32; 4]) -> bool {
+    if entry.flags & uplink_flags::FRAMED == 0 || F::ANSWERS && !F::FORWARDS {
+        return entry.flags & uplink_flags::FRAMED != 0;
     }
     let key = FramedKey { port: entry.data_port(), address: source };
     matches!(tables.framed(&key), Some(it) if it.ue6() == entry.ue6)

@@ -189,6 +189,24 @@ pub const fn prefix64(address: &[Be32; 4]) -> [Be32; 2] {
     [a, b]
 }
 
+/// An IPv6 address in two registers, for functions that take no more.
+#[inline(always)]
+pub const fn halves(address: [Be32; 4]) -> (u64, u64) {
+    let [a, b, c, d] = address;
+    ((a.raw() as u64) << 32 | b.raw() as u64, (c.raw() as u64) << 32 | d.raw() as u64)
+}
+
+/// The address behind [`halves`].
+#[inline(always)]
+pub const fn words_of(high: u64, low: u64) -> [Be32; 4] {
+    [
+        Be32::from_raw((high >> 32) as u32),
+        Be32::from_raw(high as u32),
+        Be32::from_raw((low >> 32) as u32),
+        Be32::from_raw(low as u32),
+    ]
+}
+
 const _: () = assert!(Ipv4::LEN == 20 && Ipv6::LEN == 40);
 
 #[cfg(test)]

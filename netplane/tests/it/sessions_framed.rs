@@ -1,7 +1,7 @@
 //! Framed routes on a whole node: scapy's packets of hosts behind a user pass both ways, and nobody else's.
 
 use crate::sessions::POD;
-use crate::sessions_rules::Node;
+use crate::sessions_rules::{Node, PEER_TEID};
 use netplane_bench::lab::{GNB, wait_for};
 use netplane_client::Plain;
 use netplane_client::v1::Session;
@@ -13,7 +13,7 @@ use tonic::Code;
 fn framed(number: u32, routes: &[&str]) -> Session {
     let (access, data) = ("core/n3".to_owned(), "core/n6".to_owned());
     let ue = vec![format!("10.60.0.{}", number + 1)];
-    let (teid, peer_teid, peer) = (0x1001 + number, 0x2001 + number, GNB.to_string());
+    let (teid, peer_teid, peer) = (0x1001 + number, PEER_TEID, GNB.to_string());
     let plain = Plain { ue, access, data, teid, peer, peer_teid, ..Plain::default() };
     let mut session = plain.session(format!("ue-{number}"));
     for pdi in session.pdrs.iter_mut().filter_map(|it| it.pdi.as_mut()) {
