@@ -48,6 +48,8 @@ pub struct Figures {
     pub pods: u32,
     pub nads: u32,
     pub load_seconds: f64,
+    /// Until packets find all of them by an index, after the last change.
+    pub settle_seconds: f64,
     /// Microseconds from the call to the answer of one change, when the kernel has it: median, 99th of 100, worst.
     pub change_us: [f64; 3],
     /// Resident memory of the agent before and after the load and after a restart, in MiB.
@@ -73,6 +75,7 @@ impl Figures {
             text,
             "{sessions} sessions of {pods} pods loaded in {load_seconds:.2} s; {nads} more NADs"
         );
+        let _ = writeln!(text, "found by an index {:.2} s after the last change", self.settle_seconds);
         let _ =
             writeln!(text, "one change then: median {median:.0} µs, p99 {p99:.0} µs, worst {worst:.0} µs");
         let _ = writeln!(text, "agent: {empty:.1} MiB empty, {full:.1} MiB loaded, {again:.1} MiB restarted");
@@ -124,6 +127,7 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
     };
     forwards(&HashMap::new(), check::PACKETS)?;
     let (mut latencies, changed) = runtime.block_on(single_changes(&socket, scale))?;
+    let settle = settled(&lab)?;
     let full = resident(&agent)?;
     agent.kill()?;
     let begun = Instant::now();
@@ -138,6 +142,7 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
     })?;
     let restart = begun.elapsed();
     ensure!(again == sessions, "{again} sessions after a restart");
+    settled(&lab)?;
     let restarted = resident(&agent)?;
     // What was changed in its new tunnel, and all counters go on.
     forwards(&changed, 2 * check::PACKETS)?;
@@ -151,6 +156,7 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
         pods,
         nads,
         load_seconds: load.as_secs_f64(),
+        settle_seconds: settle.as_secs_f64(),
         change_us: [nth(0.5), nth(0.99), nth(1.0)],
         agent_mib: [empty, full, restarted],
         idle_cpu,
@@ -161,6 +167,21 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
     drop(namespaces);
     lab.remove()?;
     Ok(figures)
+}
+
+/// Waits until no more entries come to be found by an index. Returns how long that took.
+fn settled(lab: &Lab) -> Result<Duration> {
+    let indexed = || Ok::<_, anyhow::Error>(lab.status()?["programmed"]["indexed"].as_u64());
+    let begun = Instant::now();
+    let (mut before, mut since) = (indexed()?, begun.elapsed());
+    while begun.elapsed() < since + Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = indexed()?;
+        if now != before {
+            (before, since) = (now, begun.elapsed());
+        }
+    }
+    Ok(since)
 }
 
 /// Microseconds of each change, and the peer's TEIDs of what was changed.

@@ -31,7 +31,7 @@ use netplane_common::verdict::{Kind, Packed, Reason};
 fn netplane_xdp(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;
     let mut frame = xdp::XdpFrame::new(&ctx);
-    let verdict = packed(&mut frame, &tables::Maps, ifindex);
+    let verdict = packed(&mut frame, &tables::Maps::<true>, ifindex);
     match verdict.kind() {
         Kind::Pass => xdp_action::XDP_PASS,
         Kind::PassCounted => {
@@ -70,7 +70,7 @@ fn netplane_xdp(ctx: XdpContext) -> u32 {
 fn netplane_xdp_rules(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;
     let mut frame = xdp::XdpFrame::with_rules(&ctx);
-    let verdict = packed(&mut frame, &tables::Maps, ifindex);
+    let verdict = packed(&mut frame, &tables::Maps::<true>, ifindex);
     match verdict.kind() {
         Kind::PassCounted => {
             counters::count(verdict, frame.len());
@@ -106,7 +106,7 @@ fn netplane_xdp_rules(ctx: XdpContext) -> u32 {
 fn netplane_xdp_answer(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;
     let mut frame = xdp::XdpFrame::to_answer(&ctx);
-    let verdict = packed(&mut frame, &tables::Maps, ifindex);
+    let verdict = packed(&mut frame, &tables::Maps::<false>, ifindex);
     match verdict.kind() {
         Kind::Answer => {
             counters::count(verdict, frame.len());

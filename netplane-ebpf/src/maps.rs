@@ -7,8 +7,9 @@ use aya_ebpf::maps::{
 };
 use netplane_common::map::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FramedKey,
-    FramedUser, MeterKey, NETWORK_COUNTERS_STRIDE, NetworkName, NextHop, OffloadWire, PeerKey, PodKey,
-    RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
+    FramedUser, IndexedDownlink4, IndexedDownlink6, IndexedUplink, MeterKey, NETWORK_COUNTERS_STRIDE,
+    NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey, UplinkEntry,
+    UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
 };
 use netplane_common::wire::ethernet::Mac;
 
@@ -26,6 +27,24 @@ pub(crate) static UPLINK6: HashMap<UplinkKey6, UplinkEntry> = HashMap::with_max_
 pub(crate) static DOWNLINK4: HashMap<DownlinkKey4, DownlinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
 #[map]
 pub(crate) static DOWNLINK6: HashMap<DownlinkKey6, DownlinkEntry> = HashMap::with_max_entries(SESSIONS, 0);
+/// The same where a packet finds it without a hash, with a length of `INDEX_MASK` and one more. Not pinned: an element
+/// that an agent has left which knows nothing of it would say what is true no more.
+#[map]
+pub(crate) static UPLINK_INDEX: Array<IndexedUplink> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static DOWNLINK4_INDEX: Array<IndexedDownlink4> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static DOWNLINK6_INDEX: Array<IndexedDownlink6> = Array::with_max_entries(1, 0);
+/// Set by the loader.
+#[unsafe(no_mangle)]
+static INDEX_MASK: u32 = 0;
+
+#[inline(always)]
+pub(crate) fn index_mask() -> u32 {
+    // SAFETY: a static of the object. Volatile, since the loader has changed it after it was compiled.
+    unsafe { core::ptr::read_volatile(&raw const INDEX_MASK) }
+}
+
 /// Prefixes behind users.
 #[map]
 pub(crate) static FRAMED: LpmTrie<FramedKey, FramedUser> = LpmTrie::with_max_entries(1 << 16, 0);

@@ -3,7 +3,7 @@
 use crate::maps;
 use netplane_common::map::{
     DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Event, EventKind, FramedKey,
-    FramedUser, GtpuEvent, MeterUse, NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, UplinkEntry,
+    FramedUser, GtpuEvent, MeterUse, NextHop, PeerKey, RouteKey, Router, Rule, RuleKey, Slot, UplinkEntry,
     UplinkKey, UplinkKey6, UsageKey,
 };
 use netplane_common::tables::Tables;
@@ -14,10 +14,10 @@ const WHOLE_KEY: u32 = 32 + 128;
 /// Of the trie of framed routes: port and address.
 const WHOLE_FRAMED_KEY: u32 = 64 + 128;
 
-/// The maps of this object.
-pub(crate) struct Maps;
+/// The maps of this object. A program that answers does without the arrays: it has no stack left for their keys.
+pub(crate) struct Maps<const INDEXED: bool = true>;
 
-impl Tables for Maps {
+impl<const INDEXED: bool> Tables for Maps<INDEXED> {
     #[inline(always)]
     fn is_nobodys(&self, mac: Mac) -> bool {
         let (word, mask) = mac.bit();
@@ -26,6 +26,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn uplink(&self, key: &UplinkKey) -> Option<&UplinkEntry> {
+        if INDEXED
+            && let Some(it) = maps::UPLINK_INDEX.get(key.slot(maps::index_mask()))
+            && it.key == *key
+        {
+            return Some(&it.entry);
+        }
         // SAFETY: the program only reads; the agent replaces whole elements, and one that is recycled
         // under a reader still holds a complete entry (of another session, for one packet at most).
         unsafe { maps::UPLINK.get(key) }
@@ -39,12 +45,24 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn downlink4(&self, key: &DownlinkKey4) -> Option<&DownlinkEntry> {
+        if INDEXED
+            && let Some(it) = maps::DOWNLINK4_INDEX.get(key.slot(maps::index_mask()))
+            && it.key == *key
+        {
+            return Some(&it.entry);
+        }
         // SAFETY: as for `uplink`.
         unsafe { maps::DOWNLINK4.get(key) }
     }
 
     #[inline(always)]
     fn downlink6(&self, key: &DownlinkKey6) -> Option<&DownlinkEntry> {
+        if INDEXED
+            && let Some(it) = maps::DOWNLINK6_INDEX.get(key.slot(maps::index_mask()))
+            && it.key == *key
+        {
+            return Some(&it.entry);
+        }
         // SAFETY: as for `uplink`.
         unsafe { maps::DOWNLINK6.get(key) }
     }

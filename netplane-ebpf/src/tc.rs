@@ -75,7 +75,7 @@ impl Place {
 #[inline(always)]
 fn netplane_tc_answer(ctx: TcContext) -> i32 {
     let mut frame = SkbFrame::<true>::new(&ctx, 0);
-    let verdict = packed(&mut frame, &tables::Maps, field(&ctx, |it| it.cb[0]));
+    let verdict = packed(&mut frame, &tables::Maps::<false>, field(&ctx, |it| it.cb[0]));
     answered(frame.skb(), verdict, frame.tag())
 }
 
@@ -113,7 +113,7 @@ fn answered(skb: *mut __sk_buff, verdict: Packed, tag: u32) -> i32 {
 #[inline(always)]
 fn netplane_tc_rules(mut ctx: TcContext) -> i32 {
     let mut frame = SkbFrame::<false, true>::new(&ctx, 0);
-    let verdict = packed(&mut frame, &tables::Maps, field(&ctx, |it| it.cb[0]));
+    let verdict = packed(&mut frame, &tables::Maps::<true>, field(&ctx, |it| it.cb[0]));
     let [ifindex, is_far_end, count_passed, ..] = *ctx.cb_mut() else {
         return DROP;
     };
@@ -145,7 +145,7 @@ fn netplane_tc_rules(mut ctx: TcContext) -> i32 {
 fn run(ctx: &mut TcContext, place: Place, count_passed: bool) -> i32 {
     let ifindex = place.ifindex;
     let mut frame = SkbFrame::<false>::new(ctx, place.near);
-    let verdict = packed(&mut frame, &tables::Maps, ifindex);
+    let verdict = packed(&mut frame, &tables::Maps::<true>, ifindex);
     match verdict.kind() {
         Kind::Pass => PASS,
         Kind::PassCounted => {

@@ -1,6 +1,8 @@
 //! The real programs, loaded and attached to nothing, with the tables of one world at a time; a packet runs
 //! by BPF_PROG_TEST_RUN.
 
+use super::indexed::{INDEX_MASK, Indexed};
+use crate::load::index;
 use anyhow::{Context, Result};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMap;
@@ -140,6 +142,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     /// The tables in the maps.
     set: MapTables,
+    indexed: Indexed,
     /// All that has been counted so far.
     before: Counted,
     out: Vec<u8>,
@@ -152,6 +155,7 @@ impl Kernel {
     /// No privilege, or a program that the kernel refuses.
     pub fn load() -> Result<Self> {
         let mut loader = EbpfLoader::new();
+        index::size(&mut loader, &INDEX_MASK);
         for name in ["UPLINK", "UPLINK6", "DOWNLINK4", "DOWNLINK6", "SESSION_COUNTERS"] {
             loader.map_max_entries(name, 1 << 10);
         }
@@ -173,8 +177,8 @@ impl Kernel {
         answers.set(0, PerCpuValues::try_from(vec![budget; cpus])?, 0)?;
         let mut nobodys: Array<_, u64> = map(&mut ebpf, "NOBODYS")?;
         (0..Mac::BIT_WORDS).try_for_each(|it| nobodys.set(it, u64::MAX, 0))?;
-        let (set, before) = (MapTables::default(), Counted::default());
-        Ok(Self { ebpf, set, before, out: vec![0; MAX_OUT] })
+        let (set, before, indexed) = Default::default();
+        Ok(Self { ebpf, set, indexed, before, out: vec![0; MAX_OUT] })
     }
 
     /// Puts these tables in the place of those before.
@@ -188,6 +192,7 @@ impl Kernel {
         replace(ebpf, "UPLINK6", &old.uplink6, &tables.uplink6)?;
         replace(ebpf, "DOWNLINK4", &old.downlink4, &tables.downlink4)?;
         replace(ebpf, "DOWNLINK6", &old.downlink6, &tables.downlink6)?;
+        self.indexed.set(ebpf, tables)?;
         replace(ebpf, "ENDPOINTS", &old.endpoints, &tables.endpoints)?;
         replace(ebpf, "RULES", &old.rules, &tables.rules)?;
         replace(ebpf, "METERS", &old.meters.borrow(), &tables.meters.borrow())?;

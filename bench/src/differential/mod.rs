@@ -2,6 +2,7 @@
 //! programs in the kernel, which must agree in verdict, bytes, counters and events. Everything follows from
 //! a seed and a world's number, so a run can be stopped, and a failure repeated.
 
+mod indexed;
 mod kernel;
 
 pub use kernel::{Counted, Frame, Hook, Kernel};

@@ -6,6 +6,8 @@ pub mod template;
 
 pub(crate) mod turns;
 
+pub(crate) mod index;
+
 pub(crate) mod objects;
 
 pub mod live;

@@ -1,7 +1,8 @@
 //! The programs and their tables, loaded into the kernel and attached to nothing.
 
-use super::scenario::{Path, Scenario};
+use super::scenario::{INDEX_MASK, Path, Scenario};
 use super::tables;
+use crate::load::index;
 use crate::load::objects::{self, map};
 use crate::load::scenario::Sending;
 use crate::load::turns::turns;
@@ -37,6 +38,7 @@ impl Programs {
         for (name, size) in tables::sizes(sessions) {
             loader.map_max_entries(name, size);
         }
+        index::size(&mut loader, &INDEX_MASK);
         let mut product = loader.load(object()).context("cannot load the product's object")?;
         let mut sizes = tables::floor_sizes(sessions).to_vec();
         sizes.push(("TURNS", TURNS));

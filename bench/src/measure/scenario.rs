@@ -155,13 +155,16 @@ pub struct Scenario {
     pub order: Order,
 }
 
+/// Slots of the arrays in which packets find sessions, less one.
+pub(super) const INDEX_MASK: u32 = (1 << 21) - 1;
+// Rows for a million sessions, each of which has slots of its own, as with TEIDs and addresses that the agent gives.
 const UPLINK_TEIDS: u32 = 0x1000_0000;
-const RELAY_TEIDS: u32 = 0x2000_0000;
+const RELAY_TEIDS: u32 = UPLINK_TEIDS + (1 << 20);
 /// Of sessions with a rule: of the first kind, and from there to those of the next.
-const RULED_TEIDS: u32 = 0x3000_0000;
+const RULED_TEIDS: u32 = UPLINK_TEIDS + (1 << 20) - 8 * KIND;
 const USERS: u32 = 0x6400_0000;
-const RULED_USERS: u32 = 0x6440_0000;
-const KIND: u32 = 0x0010_0000;
+const RULED_USERS: u32 = USERS + (1 << 20) - 8 * KIND;
+const KIND: u32 = 1 << 10;
 
 pub(super) fn user(session: u32) -> Ipv4Addr {
     Ipv4Addr::from(USERS + session)

@@ -2,9 +2,10 @@
 //! for.
 
 use super::scenario::{
-    ECHO_ENDPOINT, Extra, downlink_key, downlink_key6, relay_key, ruled_uplink_key, ruled_user, uplink_key,
-    uplink_key6, user, user_prefix,
+    ECHO_ENDPOINT, Extra, INDEX_MASK, downlink_key, downlink_key6, relay_key, ruled_uplink_key, ruled_user,
+    uplink_key, uplink_key6, user, user_prefix,
 };
+use crate::load::index;
 use crate::load::objects::map;
 use anyhow::Result;
 use aya::Ebpf;
@@ -12,9 +13,10 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMap;
 use aya::maps::{Array, HashMap};
 use netplane_common::map::{
-    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Filter, MeterKey, MeterUse,
-    NextHop, PeerKey, Rate, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage,
-    UsageKey, downlink_flags, endpoint_flags, filter_has, uplink_flags,
+    DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, Filter, IndexedDownlink4,
+    IndexedDownlink6, IndexedUplink, MeterKey, MeterUse, NextHop, PeerKey, Rate, RouteKey, Router, Rule,
+    RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, downlink_flags, endpoint_flags, filter_has,
+    uplink_flags,
 };
 use netplane_common::testing::tables::words;
 use netplane_common::testing::{cases, rules};
@@ -72,7 +74,22 @@ pub(super) fn fill(product: &mut Ebpf, sessions: u32) -> Result<()> {
         peers.insert(&Key::new(32 + u32::from(*length), key), 1, 0)?;
     }
     fill_sessions(product, sessions)?;
-    fill_ruled(product, sessions.min(RULED))
+    fill_ruled(product, sessions.min(RULED))?;
+    fill_arrays(product)
+}
+
+/// All sessions once more, where packets find them without a hash.
+fn fill_arrays(product: &mut Ebpf) -> Result<()> {
+    let uplink: HashMap<_, UplinkKey, UplinkEntry> = map(product, "UPLINK")?;
+    let uplink: Vec<_> = uplink.iter().collect::<Result<_, _>>()?;
+    index::fill::<IndexedUplink>(product, "UPLINK_INDEX", INDEX_MASK, uplink.into_iter())?;
+    let downlink: HashMap<_, DownlinkKey4, DownlinkEntry> = map(product, "DOWNLINK4")?;
+    let downlink: Vec<_> = downlink.iter().collect::<Result<_, _>>()?;
+    index::fill::<IndexedDownlink4>(product, "DOWNLINK4_INDEX", INDEX_MASK, downlink.into_iter())?;
+    let downlink: HashMap<_, DownlinkKey6, DownlinkEntry> = map(product, "DOWNLINK6")?;
+    let downlink: Vec<_> = downlink.iter().collect::<Result<_, _>>()?;
+    index::fill::<IndexedDownlink6>(product, "DOWNLINK6_INDEX", INDEX_MASK, downlink.into_iter())?;
+    Ok(())
 }
 
 /// Sessions that each kind of rule is measured with, at most.

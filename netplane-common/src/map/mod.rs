@@ -6,6 +6,7 @@ mod counters;
 mod endpoint;
 mod event;
 mod failure;
+mod indexed;
 mod next_hop;
 #[cfg(feature = "user")]
 mod pod;
@@ -19,6 +20,7 @@ pub use counters::{
 pub use endpoint::{EndpointEntry, EndpointKey, PeerKey, PodKey, UnknownTeid, endpoint_flags};
 pub use event::{Event, EventKind, GtpuEvent};
 pub use failure::{Failure, FailureKey};
+pub use indexed::{Element, IndexedDownlink4, IndexedDownlink6, IndexedUplink, Slot};
 pub use next_hop::{LookedUp, NextHop, NextHopState, OffloadWire, RouteKey, Router, next_hop_flags};
 pub use rule::{
     Filter, MAX_METERS, MAX_RULES, MAX_USAGES, MeterKey, MeterUse, Rate, Rule, RuleKey, Usage, UsageKey,

@@ -7,8 +7,9 @@
 
 use super::{
     AnswerBudget, Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FailureKey,
-    FramedKey, FramedUser, MeterKey, NetworkName, NextHop, OffloadWire, PeerKey, PodKey, RouteKey, Router,
-    Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
+    FramedKey, FramedUser, IndexedDownlink4, IndexedDownlink6, IndexedUplink, MeterKey, NetworkName, NextHop,
+    OffloadWire, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage,
+    UsageKey, UsageLimits,
 };
 
 macro_rules! pod {
@@ -34,6 +35,9 @@ pod!(
     FailureKey,
     FramedKey,
     FramedUser,
+    IndexedDownlink4,
+    IndexedDownlink6,
+    IndexedUplink,
     MeterKey,
     NetworkName,
     NextHop,

@@ -100,6 +100,8 @@ pub(super) struct Core<K> {
     edits: usize,
     /// The world has changed since the last reconcile.
     stale: bool,
+    /// Grace periods since all session entries were found by an index.
+    settling: usize,
 }
 
 impl<K: Kernel> Core<K> {
@@ -149,6 +151,7 @@ impl<K: Kernel> Core<K> {
             of_sessions: Vec::new(),
             edits: 0,
             stale: true,
+            settling: 0,
         })
     }
 

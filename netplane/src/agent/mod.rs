@@ -41,7 +41,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -102,6 +102,8 @@ pub(crate) enum Event {
 const COALESCE: Duration = Duration::from_millis(10);
 /// Unresolved neighbours and failed operations are looked after this often.
 const TICK: Duration = Duration::from_secs(1);
+/// Session entries settle when no call has come for so long.
+const QUIET: Duration = Duration::from_millis(50);
 /// The packet programs' events are looked for this often: a flood of them is answered in turns.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -202,6 +204,9 @@ async fn run_loop<K: Kernel>(core: &mut Core<K>, mut events: mpsc::UnboundedRece
     let mut due: Option<tokio::time::Instant> = None;
     // Packets to be kept do not wait for the poll either.
     let mut packets: Option<AsyncFd<OwnedFd>> = None;
+    // What the kernel is waited for before session entries are found by an index.
+    let mut grace: Option<tokio::task::JoinHandle<()>> = None;
+    let (mut called, mut settled) = (Instant::now(), Instant::now());
     loop {
         if packets.is_none() {
             packets = core.wakes().and_then(readable);
@@ -218,9 +223,23 @@ async fn run_loop<K: Kernel>(core: &mut Core<K>, mut events: mpsc::UnboundedRece
                 None => std::future::pending().await,
             }
         };
+        // A load goes before; but what changes all the time settles as well.
+        let is_quiet = called.elapsed() >= QUIET || settled.elapsed() >= TICK;
+        if grace.is_none() && is_quiet && core.begin_to_settle() {
+            grace = Some(tokio::task::spawn_blocking(crate::dataplane::grace));
+        }
+        let over = async {
+            match &mut grace {
+                Some(it) => drop(it.await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return };
+                if matches!(event, Event::Sessions(_)) {
+                    called = Instant::now();
+                }
                 if handle(core, event) {
                     due = due.or_else(|| Some(tokio::time::Instant::now() + COALESCE));
                 }
@@ -231,6 +250,11 @@ async fn run_loop<K: Kernel>(core: &mut Core<K>, mut events: mpsc::UnboundedRece
                 core.buffer();
             }
             _ = woken => core.buffer(),
+            () = over => {
+                grace = None;
+                core.settle();
+                settled = Instant::now();
+            }
             _ = poll.tick() => core.drain_events(),
             _ = tick.tick() => core.tick(),
         }

@@ -43,6 +43,9 @@ pub struct ProgrammedStatus {
     pub capacity: u32,
     /// Of the kernel's memory, for the tables of sessions.
     pub table_bytes: u64,
+    /// Entries of sessions that packets find by an index; others are hashed.
+    #[serde(default)]
+    pub indexed: u32,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -191,6 +194,7 @@ pub(super) fn gather<K: Kernel>(
         buffered_packets: 0,
         capacity: kernel.session_counters_len() / 2,
         table_bytes: kernel.session_table_bytes(),
+        indexed: kernel.indexed(),
     };
     Status { version, ready, networks, masters, endpoints, sessions, programmed, problems, notes }
 }

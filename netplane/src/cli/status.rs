@@ -92,9 +92,10 @@ fn shown(status: &Status) -> Result<String, std::fmt::Error> {
     let (programmed, bytes) = (&status.programmed, status.programmed.table_bytes >> 20);
     writeln!(
         out,
-        "sessions: {} of NADs, {} programmed; {} fit in {bytes} MiB",
+        "sessions: {} of NADs, {} programmed; {} entries indexed; {} fit in {bytes} MiB",
         status.sessions.len(),
         programmed.sessions,
+        programmed.indexed,
         programmed.capacity
     )?;
     for it in status.sessions.iter().take(SHOWN) {

@@ -14,7 +14,7 @@ use aya::maps::MapError;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use netplane_common::map::{
-    Buffered, Counter, Event, GtpuEvent, Usage, UsageKey, UsageLimits, network_counter_index,
+    Buffered, Counter, Event, GtpuEvent, UplinkKey, Usage, UsageKey, UsageLimits, network_counter_index,
 };
 use netplane_common::verdict::Reason;
 use nix::time::{ClockId, clock_gettime};
@@ -74,11 +74,13 @@ impl BpfKernel {
         let upgrade = Upgrade::begin(&pins)?;
         let paths = PINNED.map(|name| (name, pins.map(name)));
         let layout = Layout::find();
+        let mask;
         let mut loader = EbpfLoader::new();
         for (name, path) in &paths {
             loader.map_pin_path(name, path.as_path());
         }
-        sizes::set(&mut loader, &pins, sessions, rules);
+        mask = sizes::set(&mut loader, &pins, sessions, rules);
+        loader.override_global("INDEX_MASK", &mask, true);
         if let Ok(layout) = &layout {
             layout.tell(&mut loader);
         }
@@ -142,6 +144,8 @@ impl Kernel for BpfKernel {
         let mut tables = read_back::tables(&self.maps, &self.pins.masters()?)?;
         let known = self.maps.nobodys.know(&tables);
         known.map_err(|it| cannot_read("which MACs the pinned tables have".to_owned(), it))?;
+        let known = self.maps.index.know(&tables);
+        known.map_err(|it| cannot_read("which slots the pinned tables have".to_owned(), it))?;
         self.upgrade.add_counters(&mut tables)?;
         Ok(Left { tables, in_force: !self.upgrade.is_fresh })
     }
@@ -171,6 +175,24 @@ impl Kernel for BpfKernel {
         failures
     }
 
+    fn begin_to_settle(&mut self) -> bool {
+        self.maps.index.begin()
+    }
+
+    fn settle(&mut self) {
+        if let Err(error) = self.maps.settle() {
+            tracing::warn!(%error, "sessions are found by their hashes, not by an index");
+        }
+    }
+
+    fn indexed(&self) -> u32 {
+        self.maps.index.in_force()
+    }
+
+    fn would_be_indexed(&self, key: &UplinkKey) -> bool {
+        self.maps.index.uplink.is_free(key)
+    }
+
     fn network_counters(&mut self, network: u16) -> Result<BTreeMap<u8, Counter>, KernelError> {
         let mut counters = BTreeMap::new();
         for reason in Reason::ALL {
@@ -191,7 +213,7 @@ impl Kernel for BpfKernel {
     }
 
     fn session_table_bytes(&self) -> u64 {
-        sizes::bytes(&self.pins)
+        sizes::bytes(&self.pins) + self.maps.index.bytes()
     }
 
     fn session_counters(&mut self, counters: &[u32]) -> Result<Vec<Counter>, KernelError> {

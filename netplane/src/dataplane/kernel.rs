@@ -2,7 +2,9 @@
 
 use super::Statistics;
 use crate::world::tables::{Operation, Tables};
-use netplane_common::map::{Buffered, Counter, Event, FailureKey, GtpuEvent, Usage, UsageKey, UsageLimits};
+use netplane_common::map::{
+    Buffered, Counter, Event, FailureKey, GtpuEvent, UplinkKey, Usage, UsageKey, UsageLimits,
+};
 use netplane_common::verdict::Reason;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -93,6 +95,25 @@ pub trait Kernel: Send {
     /// applied all the same. The first call is the one that takes over from an older layout, so it must have
     /// everything.
     fn apply(&mut self, operations: &[Operation]) -> Vec<(usize, KernelError)>;
+
+    /// Session entries that were written are found by an index only after a grace period of the kernel
+    /// ([`super::grace`]), which is about to begin. Returns whether one is wanted.
+    fn begin_to_settle(&mut self) -> bool {
+        false
+    }
+
+    /// That grace period is over.
+    fn settle(&mut self) {}
+
+    /// Session entries that are found by an index.
+    fn indexed(&self) -> u32 {
+        0
+    }
+
+    /// Whether packets to this tunnel's end would be found by an index.
+    fn would_be_indexed(&self, _key: &UplinkKey) -> bool {
+        true
+    }
 
     /// Verdict counters of a network by reason number, summed over CPUs. Zero counters are left out.
     ///

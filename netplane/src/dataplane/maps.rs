@@ -1,8 +1,9 @@
 //! Typed handles of the maps, and the operations that write them.
 
+use super::index::Index;
 use super::nobodys::Nobodys;
 use super::{KernelError, TABLE_FULL};
-use crate::world::tables::{FramedPrefix, Operation, PeerPrefix, RoutePrefix};
+use crate::world::tables::{FramedPrefix, Operation, PeerPrefix, RoutePrefix, Tables};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::{DevMap, XdpMapError};
@@ -10,8 +11,8 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use ipnet::IpNet;
 use netplane_common::map::{
     Counter, DownlinkEntry, DownlinkKey4, DownlinkKey6, EndpointEntry, EndpointKey, FramedKey, FramedUser,
-    MeterKey, NetworkName, NextHop, PeerKey, PodKey, RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey,
-    UplinkKey6, Usage, UsageKey, UsageLimits,
+    IndexedDownlink4, IndexedDownlink6, IndexedUplink, MeterKey, NetworkName, NextHop, PeerKey, PodKey,
+    RouteKey, Router, Rule, RuleKey, UplinkEntry, UplinkKey, UplinkKey6, Usage, UsageKey, UsageLimits,
 };
 use netplane_common::verdict::Reason;
 use netplane_common::wire::{Be32, ip};
@@ -84,9 +85,61 @@ pub(super) struct Maps {
     pub(super) limits: HashMap<MapData, UsageKey, UsageLimits>,
     /// Not pinned.
     pub(super) nobodys: Nobodys,
+    pub(super) index: Indices,
+}
+
+/// The tables of sessions that packets find by an index as well. IPv6 on the access side is rare enough to be hashed.
+pub(super) struct Indices {
+    pub(super) uplink: Index<IndexedUplink>,
+    downlink4: Index<IndexedDownlink4>,
+    downlink6: Index<IndexedDownlink6>,
+}
+
+impl Indices {
+    /// All of these entries are to be found so.
+    pub(super) fn know(&mut self, tables: &Tables) -> Result<(), MapError> {
+        tables.uplink.keys().try_for_each(|it| self.uplink.change(it))?;
+        tables.downlink4.keys().try_for_each(|it| self.downlink4.change(it))?;
+        tables.downlink6.keys().try_for_each(|it| self.downlink6.change(it))
+    }
+
+    /// Before an operation is carried out.
+    fn expect(&mut self, operation: &Operation) -> Result<(), MapError> {
+        match operation {
+            Operation::SetUplink { key, .. } => self.uplink.change(key),
+            Operation::DeleteUplink { key } => self.uplink.remove(key),
+            Operation::SetDownlink4 { key, .. } => self.downlink4.change(key),
+            Operation::DeleteDownlink4 { key } => self.downlink4.remove(key),
+            Operation::SetDownlink6 { key, .. } => self.downlink6.change(key),
+            Operation::DeleteDownlink6 { key } => self.downlink6.remove(key),
+            _ => Ok(()),
+        }
+    }
+
+    /// A grace period is about to begin. Returns whether one is wanted.
+    pub(super) fn begin(&mut self) -> bool {
+        let wanted = [self.uplink.begin(), self.downlink4.begin(), self.downlink6.begin()];
+        wanted.contains(&true)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.uplink.bytes() + self.downlink4.bytes() + self.downlink6.bytes()
+    }
+
+    /// Elements that packets find.
+    pub(super) fn in_force(&self) -> u32 {
+        self.uplink.in_force() + self.downlink4.in_force() + self.downlink6.in_force()
+    }
 }
 
 impl Maps {
+    /// The grace period is over.
+    pub(super) fn settle(&mut self) -> Result<(), MapError> {
+        self.index.uplink.settle(&self.uplink)?;
+        self.index.downlink4.settle(&self.downlink4)?;
+        self.index.downlink6.settle(&self.downlink6)
+    }
+
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
@@ -112,6 +165,11 @@ impl Maps {
             usages: take(ebpf, "USAGES")?,
             limits: take(ebpf, "LIMITS")?,
             nobodys: Nobodys::new(take(ebpf, "NOBODYS")?),
+            index: Indices {
+                uplink: Index::<IndexedUplink>::new(take(ebpf, "UPLINK_INDEX")?),
+                downlink4: Index::<IndexedDownlink4>::new(take(ebpf, "DOWNLINK4_INDEX")?),
+                downlink6: Index::<IndexedDownlink6>::new(take(ebpf, "DOWNLINK6_INDEX")?),
+            },
         })
     }
 
@@ -133,6 +191,7 @@ impl Maps {
 
     fn write(&mut self, operation: &Operation, kept: &BTreeSet<u32>) -> Result<(), MapError> {
         self.nobodys.expect(operation)?;
+        self.index.expect(operation)?;
         match operation {
             Operation::Attach { .. } | Operation::Detach { .. } => Ok(()),
             Operation::SetPort { index, ifindex } => {

@@ -5,6 +5,7 @@ mod bpffs;
 mod buffered;
 mod failures;
 mod fragments;
+mod index;
 mod kernel;
 mod links;
 mod maps;
@@ -17,6 +18,7 @@ mod upgrade;
 
 pub use bpf::BpfKernel;
 pub use fragments::Fragments;
+pub use index::grace;
 pub use kernel::{Attached, AttachedMode, Kernel, KernelError, Left, Lost, Raised, TABLE_FULL};
 pub use programs::{LoadError, TC_LOCAL_PROGRAM, TC_PROGRAM, XDP_PROGRAM, load_tc, load_xdp};
 pub use sizes::{DEFAULT_RULES, DEFAULT_SESSIONS};

@@ -33,8 +33,11 @@ pub(super) fn bytes(pins: &Pins) -> u64 {
 
 const KEPT: &str = "the pinned tables keep their size; another one takes `netplane agent --detach` first";
 
-/// Tells the loader. A pinned table keeps its size, since its sessions forward.
-pub(super) fn set(loader: &mut EbpfLoader<'_>, pins: &Pins, sessions: u32, rules: u32) {
+/// The arrays in which packets find sessions.
+const ARRAYS: [&str; 3] = ["UPLINK_INDEX", "DOWNLINK4_INDEX", "DOWNLINK6_INDEX"];
+
+/// Tells the loader. A pinned table keeps its size, since its sessions forward. Returns the mask of the arrays' slots.
+pub(super) fn set(loader: &mut EbpfLoader<'_>, pins: &Pins, sessions: u32, rules: u32) -> u32 {
     for name in OF_RULES {
         let pinned = MapInfo::from_pin(pins.map(name)).ok().map(|it| it.max_entries());
         if let Some(kept) = pinned.filter(|it| *it != rules) {
@@ -54,4 +57,10 @@ pub(super) fn set(loader: &mut EbpfLoader<'_>, pins: &Pins, sessions: u32, rules
     if let Some(kept) = kept {
         tracing::warn!(sessions = kept, asked = sessions, "{KEPT}");
     }
+    // As many slots as sessions, and a power of two.
+    let slots = kept.unwrap_or(sessions).clamp(1, 1 << 31).next_power_of_two();
+    for name in ARRAYS {
+        loader.map_max_entries(name, slots);
+    }
+    slots - 1
 }

@@ -54,6 +54,7 @@ mod router;
 mod sessions;
 mod sessions_buffer;
 mod sessions_framed;
+mod sessions_indexed;
 mod sessions_pods;
 mod sessions_refused;
 mod sessions_rules;

@@ -1,21 +1,32 @@
 //! F-TEIDs that the agent gives (CHOOSE, TS 29.244 §8.2.3).
 
+use crate::dataplane::Kernel;
+use crate::world::programmed::Planned;
+use crate::world::tables::Operation;
 use crate::world::{Kind, Refusal};
 use netplane_client::v1::{CreatedPdr, FTeid, Session};
 use std::fs::File;
 use std::io::Read;
 
-/// So often is another TEID tried where one is taken: of a million, one in four thousand is.
-pub(super) const TRIES: u32 = 8;
+/// So often is another TEID tried where one is taken, or its slot in the index: of a full table, half are found one.
+const TRIES: u32 = 16;
+
+/// Whether packets will find the tunnel's end without a hash.
+pub(super) fn is_indexed(kernel: &impl Kernel, planned: &Planned) -> bool {
+    planned
+        .operations
+        .iter()
+        .all(|it| !matches!(it, Operation::SetUplink { key, .. } if !kernel.would_be_indexed(key)))
+}
 
 fn chosen(session: &Session) -> impl Iterator<Item = (u32, &FTeid)> {
     let f_teids = session.pdrs.iter().filter_map(|it| Some((it.id, it.pdi.as_ref()?.local_f_teid.as_ref()?)));
     f_teids.filter(|(_, it)| it.choose)
 }
 
-/// Whether a TEID is to be given.
-pub(super) fn is_asked_for(session: &Session) -> bool {
-    chosen(session).next().is_some()
+/// How many TEIDs may be tried.
+pub(super) fn tries(session: &Session, old: &Session) -> u32 {
+    if chosen(session).next().is_some() && chosen(old).next().is_none() { TRIES } else { 1 }
 }
 
 /// Gives the session the TEID that it had, else one from the kernel's random numbers: all its tunnels end there.

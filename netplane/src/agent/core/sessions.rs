@@ -374,13 +374,14 @@ impl<K: Kernel> Hands<'_, K> {
         let old = handle.and_then(|it| editor.programmed().of_handle(it));
         let old = old.map(|(_, it)| it).unwrap_or_default();
         let asked = session.clone();
-        let mut tries = if choose::is_asked_for(&session) { choose::TRIES } else { 1 };
+        let mut tries = choose::tries(&session, &old);
         let planned = loop {
             session.clone_from(&asked);
             choose::give(&mut session, &old)?;
             tries -= 1;
             let is_held = handle.is_some_and(|it| self.buffers.must_hold(it, &session));
             match editor.put(pod, generation, &session, (self.current, is_held)) {
+                Ok(it) if tries > 0 && !choose::is_indexed(self.kernel, &it) => {}
                 Err(it) if tries > 0 && matches!(it.kind, Kind::AlreadyExists | Kind::PermissionDenied) => {}
                 other => break (other?, is_held),
             }

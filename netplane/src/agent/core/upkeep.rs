@@ -9,6 +9,9 @@ use crate::world::Problem;
 use crate::world::end_marker::EndMarker;
 use std::time::Instant;
 
+/// Grace periods for which many entries have waited.
+const MANY_ROUNDS: usize = 8;
+
 impl<K: Kernel> Core<K> {
     /// After many sessions that were programmed: what carried them here is free.
     pub(super) fn give_memory_back(&mut self) {
@@ -16,6 +19,22 @@ impl<K: Kernel> Core<K> {
             self.edits = 0;
             memory::give_back();
         }
+    }
+
+    /// Whether a grace period is wanted.
+    pub(in super::super) fn begin_to_settle(&mut self) -> bool {
+        let wanted = !self.takes_over && self.kernel.begin_to_settle();
+        if wanted {
+            self.settling += 1;
+        } else if std::mem::take(&mut self.settling) > MANY_ROUNDS {
+            memory::give_back();
+        }
+        wanted
+    }
+
+    /// It is over.
+    pub(in super::super) fn settle(&mut self) {
+        self.kernel.settle();
     }
 
     /// Counts what the kernel has lost since the last time.
