@@ -14,9 +14,9 @@ use std::time::Duration;
 const DEFAULT: &str = include_str!("../../../examples/nads/default-network.yaml");
 const LIMIT: Duration = Duration::from_secs(20);
 
-const GNB6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x30, 0, 0, 0, 0, 0x10);
-const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x40, 0, 0, 0, 0, 1);
-const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x50, 0, 0, 0, 0, 1);
+pub(crate) const GNB6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x30, 0, 0, 0, 0, 0x10);
+pub(crate) const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x40, 0, 0, 0, 0, 1);
+pub(crate) const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x50, 0, 0, 0, 0, 1);
 const USER_PORT: u16 = 40_000;
 const SERVER_PORT: u16 = 7007;
 
@@ -27,7 +27,7 @@ const SESSIONS: &str = r#""sessions": [
   { "name": "four", "ue": ["10.60.0.2", "2001:db8:60:2::/64"],
     "uplink": { "teid": 2, "to": "core/n6" }, "downlink": { "peer": "10.30.0.10", "teid": 102, "qfi": 9 } } ]"#;
 
-fn nad(name: &str, fast_path: &str, subnets: [&str; 2], more: &str) -> String {
+pub(crate) fn nad(name: &str, fast_path: &str, subnets: [&str; 2], more: &str) -> String {
     let [four, six] = subnets;
     let ranges = format!(r#"[[{{"subnet":"{four}"}}],[{{"subnet":"{six}"}}]]"#);
     let config = format!(
@@ -58,7 +58,7 @@ struct DualStack {
 }
 
 /// The addresses of an interface of the pod, IPv4 and global IPv6.
-fn pod_addresses(lab: &Lab, interface: &str) -> [IpAddr; 2] {
+pub(crate) fn pod_addresses(lab: &Lab, interface: &str) -> [IpAddr; 2] {
     let links = lab.pod.ip_json(&["address", "show", "dev", interface]).expect("an interface");
     let infos = links[0]["addr_info"].as_array().expect("addresses");
     let of = |family: &str| {

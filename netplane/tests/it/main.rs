@@ -53,6 +53,7 @@ mod recorded;
 mod router;
 mod sessions;
 mod sessions_buffer;
+mod sessions_buffer_frames;
 mod sessions_framed;
 mod sessions_indexed;
 mod sessions_pods;

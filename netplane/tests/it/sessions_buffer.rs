@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Another gNB on the same wire, and its tunnel.
 const NEW: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 11);
 const NEW_TEID: u32 = 0x3001;
-const QFI: u32 = 9;
+pub(crate) const QFI: u32 = 9;
 
 /// A data network that sends numbered packets to users, and a gNB that has two addresses.
 struct Ends {
@@ -63,7 +63,7 @@ fn receive(socket: &UdpSocket) -> Option<(u32, u32)> {
 
 /// The numbers of so many packets that arrive, all of them in this tunnel.
 #[track_caller]
-fn numbers(node: &Node, socket: &UdpSocket, teid: u32, count: usize) -> Vec<u32> {
+pub(crate) fn numbers(node: &Node, socket: &UdpSocket, teid: u32, count: usize) -> Vec<u32> {
     let mut numbers = Vec::new();
     while numbers.len() < count {
         let Some((tunnel, number)) = receive(socket) else {
@@ -77,7 +77,7 @@ fn numbers(node: &Node, socket: &UdpSocket, teid: u32, count: usize) -> Vec<u32>
 }
 
 /// One PDR a direction, whose packets to the user have a QFI and count.
-fn plain() -> Session {
+pub(crate) fn plain() -> Session {
     let urr = Urr { id: 7, volume: true, volume_threshold: volume(1 << 40), ..Urr::default() };
     let mut to_user = down(2, 1, 2, Vec::new());
     (to_user.qer_ids, to_user.urr_ids) = (vec![QFI], vec![7]);
@@ -85,7 +85,7 @@ fn plain() -> Session {
 }
 
 /// The same, idle.
-fn idle() -> Session {
+pub(crate) fn idle() -> Session {
     with_action(plain(), ApplyAction::Buff)
 }
 
@@ -110,7 +110,7 @@ fn moved() -> Session {
 }
 
 /// Waits until so many packets are kept.
-fn keeps(node: &Node, packets: u64) {
+pub(crate) fn keeps(node: &Node, packets: u64) {
     let what = format!("{packets} packets are kept");
     until(&node.lab, &node.agent, &what, |it| it["programmed"]["bufferedPackets"] == packets);
 }
@@ -136,7 +136,7 @@ fn reports(node: &Node, watch: &mut tonic::Streaming<WatchResponse>) -> Vec<Down
 }
 
 #[track_caller]
-fn downlink(node: &mut Node) -> (u64, u64) {
+pub(crate) fn downlink(node: &mut Node) -> (u64, u64) {
     let state = node.runtime.block_on(node.client.get(POD, "ue-1")).expect("the session");
     let used = state.usage[0].downlink.unwrap_or_default();
     let forwarded = state.downlink.unwrap_or_default();

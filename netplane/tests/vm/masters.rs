@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 /// The two networks of a kind, by the last letter of their names, and their tags.
-const NETWORKS: [(&str, u16); 2] = [("a", 100), ("b", 200)];
+pub(crate) const NETWORKS: [(&str, u16); 2] = [("a", 100), ("b", 200)];
 const UE: Ipv4Addr = Ipv4Addr::new(10, 60, 0, 1);
 /// What host-local gives the first pod of each network.
 const POD_N3: Ipv4Addr = Ipv4Addr::new(10, 30, 0, 50);
@@ -31,7 +31,7 @@ fn lab() -> Lab {
 }
 
 /// A NAD of macvlan with host-local addresses.
-fn nad(name: &str, master: &str, metadata: &Value, ipam: &Value) -> Vec<u8> {
+pub(crate) fn nad(name: &str, master: &str, metadata: &Value, ipam: &Value) -> Vec<u8> {
     let config =
         json!({ "cniVersion": "1.1.0", "type": "macvlan", "master": master, "mode": "bridge", "ipam": ipam });
     let annotations = json!({ "netplane.dev/fast-path": metadata.to_string() });
@@ -53,11 +53,11 @@ fn access(data: &str) -> Value {
     json!({ "role": "access", "gtpu": { "peers": ["10.30.0.0/24"] }, "sessions": [session] })
 }
 
-fn n3_addresses() -> Value {
+pub(crate) fn n3_addresses() -> Value {
     json!({ "type": "host-local", "subnet": "10.30.0.0/24", "rangeStart": POD_N3 })
 }
 
-fn n6_addresses() -> Value {
+pub(crate) fn n6_addresses() -> Value {
     json!({
         "type": "host-local", "subnet": "10.40.0.0/24", "rangeStart": "10.40.0.50", "gateway": GATEWAY,
         "routes": [{ "dst": "0.0.0.0/0" }],
@@ -121,7 +121,7 @@ fn count(frames: &[Frame], source: [u8; 6], destination: Ipv4Addr) -> usize {
 }
 
 /// VLAN devices on a parent of the node, and their other ends at a host, which has the address on each.
-fn vlans(lab: &Lab, host: &Namespace, parent: &str, address: &str) -> Result<()> {
+pub(crate) fn vlans(lab: &Lab, host: &Namespace, parent: &str, address: &str) -> Result<()> {
     // As on a wire: the tag in the frame.
     host.ethtool(parent, &["txvlan", "off"])?;
     for (letter, tag) in NETWORKS {
