@@ -376,20 +376,23 @@ pub struct Endpoint {
     pub interface: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "3")]
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// GTP-U peers whose paths have failed, of those that sessions send to.
+    #[prost(string, repeated, tag = "4")]
+    pub failed_peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
     #[prost(string, tag = "1")]
     pub pod: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchResponse {
-    #[prost(oneof = "watch_response::Event", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "watch_response::Event", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub event: ::core::option::Option<watch_response::Event>,
 }
 /// Nested message and enum types in `WatchResponse`.
 pub mod watch_response {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Event {
         /// Put for the first time, or to something else.
         #[prost(string, tag = "1")]
@@ -406,6 +409,10 @@ pub mod watch_response {
         Gtpu(super::GtpuEvent),
         #[prost(message, tag = "6")]
         DownlinkData(super::DownlinkDataReport),
+        #[prost(message, tag = "7")]
+        UserPlanePathFailure(super::UserPlanePathFailureReport),
+        #[prost(message, tag = "8")]
+        UserPlanePathRecovery(super::UserPlanePathRecoveryReport),
     }
 }
 /// Downlink Data Report (§7.5.8.2): a packet for a PDR whose FAR has BUFF and NOCP is kept, and is the first. While nobody
@@ -421,6 +428,31 @@ pub struct DownlinkDataReport {
     pub qfi: ::core::option::Option<u32>,
     #[prost(uint32, tag = "4")]
     pub dscp: u32,
+}
+/// User Plane Path Failure Report (§7.4.5.1.2): no answer to Echo Requests, where the network's metadata asks peers
+/// (`gtpu.echoInterval`).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UserPlanePathFailureReport {
+    #[prost(message, repeated, tag = "1")]
+    pub remote_gtpu_peers: ::prost::alloc::vec::Vec<RemoteGtpuPeer>,
+}
+/// User Plane Path Recovery Report (§7.4.5.1.3): peers of which a failure was reported answer again.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UserPlanePathRecoveryReport {
+    #[prost(message, repeated, tag = "1")]
+    pub remote_gtpu_peers: ::prost::alloc::vec::Vec<RemoteGtpuPeer>,
+}
+/// Remote GTP-U Peer (§8.2.70).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoteGtpuPeer {
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// `namespace/name` of the NAD.
+    #[prost(string, tag = "2")]
+    pub network_instance: ::prost::alloc::string::String,
+    /// Address of the pod from which it was asked.
+    #[prost(string, tag = "3")]
+    pub local_address: ::prost::alloc::string::String,
 }
 /// A GTP-U message to an endpoint of the pod. The pod gets the message as well, unless the network's metadata says
 /// otherwise. Of very many at a time some are left out.

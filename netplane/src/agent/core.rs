@@ -2,12 +2,14 @@
 
 mod buffers;
 mod choose;
+mod paths;
 mod sessions;
 mod upkeep;
 mod usage;
 
 pub(super) use self::buffers::BufferLimits;
 use self::buffers::Buffers;
+use self::paths::Paths;
 use self::sessions::Identities;
 use self::usage::Usages;
 use super::beside::Beside;
@@ -94,6 +96,7 @@ pub(super) struct Core<K> {
     happened: broadcast::Sender<Happened>,
     usages: Usages,
     buffers: Buffers,
+    paths: Paths,
     /// Operations of theirs that wait for the reconcile to be carried out.
     of_sessions: Vec<Operation>,
     /// Sessions written down since memory was given back.
@@ -148,6 +151,7 @@ impl<K: Kernel> Core<K> {
             happened: broadcast::Sender::new(EVENTS),
             usages: Usages::default(),
             buffers: Buffers::default(),
+            paths: Paths::default(),
             of_sessions: Vec::new(),
             edits: 0,
             stale: true,
@@ -185,10 +189,15 @@ impl<K: Kernel> Core<K> {
         Ok(())
     }
 
-    /// Takes in a fact. Nothing happens until `reconcile`.
-    pub(super) fn fact(&mut self, fact: Fact) {
+    /// Takes in a fact. Nothing happens until `reconcile`. Whether the world may be another now.
+    pub(super) fn fact(&mut self, fact: Fact) -> bool {
+        if let Fact::Paths(news) = fact {
+            self.path_news(news);
+            return false;
+        }
         self.stale = true;
         match fact {
+            Fact::Paths(_) => {}
             Fact::Nads(Ok(loaded)) => {
                 self.ground.nads();
                 self.nad_files = loaded;
@@ -238,6 +247,7 @@ impl<K: Kernel> Core<K> {
                 self.pod(container, snapshot);
             }
         }
+        true
     }
 
     /// A namespace that cannot be seen is a problem for as long as its record says that it is there.
@@ -357,6 +367,7 @@ impl<K: Kernel> Core<K> {
             tracing::info!(?pods, "their endpoints are others: their sessions were compiled again");
         }
         self.compiled = compile_beside(&self.world, &mut self.slots, &self.programmed);
+        self.paths.is_stale = true;
         self.probe.want(self.compiled.tables.masters.keys().copied().collect());
         if self.takes_over {
             let unresolved = self.compiled.wanted.iter().any(|it| !it.resolved);
@@ -437,6 +448,7 @@ impl<K: Kernel> Core<K> {
         for wanted in self.compiled.wanted.iter().filter(|it| !it.resolved) {
             self.observers.resolve(&wanted.from.container, wanted.ifindex, wanted.address);
         }
+        self.follow_paths();
         self.observe_losses();
         self.observe_pins();
         self.give_memory_back();
@@ -491,6 +503,7 @@ impl<K: Kernel> Core<K> {
         let mut status =
             status::gather(&mut self.kernel, &self.compiled, (ready, problems, self.probe.devices()), shown);
         status.programmed.buffered_packets = self.buffers.len();
+        self.paths.show(&mut status);
         let state = |it: bool| if it { SessionState::Forwarding } else { SessionState::NextHopUnresolved };
         let sessions = self.compiled.sessions.iter().map(|it| (&it.network, state(it.resolved)));
         let nothing = BTreeMap::new();
@@ -560,6 +573,7 @@ impl<K: Kernel> Core<K> {
         );
         status.programmed.sessions = self.programmed.len();
         status.programmed.buffered_packets = self.buffers.len();
+        self.paths.show(&mut status);
         status
     }
 
@@ -572,7 +586,8 @@ impl<K: Kernel> Core<K> {
         let masters = &self.compiled.tables.masters;
         let name = |it| masters.get(&it).map_or_else(|| format!("interface {it}"), |it| it.name.clone());
         let lost = self.losses.problems(name);
-        problems.chain(&self.kernel_problems).cloned().chain(unseen).chain(lost).collect()
+        let paths = self.paths.problems();
+        problems.chain(&self.kernel_problems).cloned().chain(unseen).chain(lost).chain(paths).collect()
     }
 }
 

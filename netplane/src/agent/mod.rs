@@ -264,10 +264,7 @@ async fn run_loop<K: Kernel>(core: &mut Core<K>, mut events: mpsc::UnboundedRece
 /// Whether the world may be another now. A client that has gone does not want to know any more.
 fn handle<K: Kernel>(core: &mut Core<K>, event: Event) -> bool {
     match event {
-        Event::Fact(fact) => {
-            core.fact(fact);
-            return true;
-        }
+        Event::Fact(fact) => return core.fact(fact),
         Event::Sessions(call) => core.call(*call),
         Event::Status(reply) => drop(reply.send(core.status())),
         Event::Trace(query, reply) => drop(reply.send(core.trace(&query))),

@@ -1,12 +1,13 @@
 //! The threads that follow the pods' namespaces, one for each container with a record, and the one that
 //! asks their kernels for neighbours.
 
-use super::{Options, start_thread};
+use super::{AgentError, Options, start_thread};
 use crate::sources::namespaces::{Requests, Search, Wanted};
+use crate::sources::paths::{Asked, Paths};
 use crate::sources::pods::{self, Resolve};
 use crate::sources::{self, Stop};
-use crate::world::ContainerKey;
 use crate::world::end_marker::EndMarker;
+use crate::world::{self, AttachmentKey, ContainerKey};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ pub(super) struct Observers {
     resolver: Sender<Resolve>,
     /// Where a cluster is followed: looks for pods that have no record.
     search: Option<Requests>,
+    /// The thread that asks GTP-U peers, from the first one on.
+    paths: Option<Paths>,
+    stop: Stop,
 }
 
 impl Observers {
@@ -39,7 +43,7 @@ impl Observers {
             }
             requests
         });
-        Self { facts, followed: BTreeMap::new(), resolver, search }
+        Self { facts, followed: BTreeMap::new(), resolver, search, paths: None, stop: stop.clone() }
     }
 
     /// Follows exactly these containers.
@@ -97,6 +101,35 @@ impl Observers {
             let (container, netns, due) = (container.clone(), netns.clone(), Instant::now() + IN_FLIGHT);
             let _ = self.resolver.send(Resolve::EndMarker { container, netns, marker, due });
         }
+    }
+}
+
+impl Observers {
+    /// Has the peers of these endpoints asked, and no others.
+    pub(super) fn ask_peers(&mut self, wanted: &BTreeMap<AttachmentKey, world::paths::Paths>) {
+        if self.paths.is_none() && wanted.values().any(|it| !it.peers.is_empty()) {
+            match self.start_paths() {
+                Ok(paths) => self.paths = Some(paths),
+                Err(error) => {
+                    tracing::error!(error = sources::chain(&error), "GTP-U peers will not be asked")
+                }
+            }
+        }
+        let Some(paths) = &self.paths else { return };
+        let asked = |(key, it): (&AttachmentKey, &world::paths::Paths)| {
+            let (netns, _) = self.followed.get(&key.container)?;
+            let (interface, peers) = (key.interface.clone(), it.peers.clone());
+            Some((key.clone(), Asked { netns: netns.clone(), interface, check: it.check, peers }))
+        };
+        paths.want(wanted.iter().filter_map(asked).collect());
+    }
+
+    fn start_paths(&self) -> Result<Paths, AgentError> {
+        let failed = |source| AgentError::Io { operation: "make a descriptor".to_owned(), source };
+        let paths = Paths::new().map_err(failed)?;
+        let (thread, send, stop) = (paths.clone(), self.facts.clone(), self.stop.clone());
+        start_thread("paths", move || thread.run(&send, &stop))?;
+        Ok(paths)
     }
 }
 

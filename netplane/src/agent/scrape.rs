@@ -117,11 +117,32 @@ impl Out {
         for network in &scraped.status.networks {
             set(vec![("network", network.name.clone())], of(&network.name));
         }
+        self.paths(scraped.status);
         let set = self.gauge("sessions", "Sessions of the network, by state");
         for (network, (forwarding, all)) in &scraped.sessions {
             let states = [("forwarding", *forwarding), ("next-hop-unresolved", all - forwarding)];
             for (state, count) in states {
                 set(vec![("network", network.clone()), ("state", state.to_owned())], count);
+            }
+        }
+    }
+
+    /// By network: peers may be thousands.
+    fn paths(&mut self, status: &Status) {
+        let set = self.gauge("gtpu_paths", "GTP-U paths that sessions of the network use, by state");
+        let failures =
+            self.counter("gtpu_path_failures", "Times that a GTP-U path of the network has failed");
+        for network in &status.networks {
+            let Some(failed) = network.path_failures else { continue };
+            let labels = vec![("network", network.name.clone())];
+            failures.get_or_create(&labels).inc_by(failed);
+            let own = status.endpoints.iter().filter(|it| it.network == network.name);
+            let [mut up, mut down, mut unknown] = [0; 3];
+            for it in own.filter_map(|it| it.paths.as_ref()) {
+                (up, down, unknown) = (up + it.up, down + it.down.len(), unknown + it.unknown);
+            }
+            for (state, paths) in [("up", up), ("down", down), ("unknown", unknown)] {
+                set(vec![("network", network.name.clone()), ("state", state.to_owned())], paths);
             }
         }
     }

@@ -57,6 +57,9 @@ pub struct NetworkStatus {
     pub masters: Vec<String>,
     /// Packets that were not forwarded, by reason.
     pub counters: BTreeMap<String, PacketsBytes>,
+    /// GTP-U paths that have failed since the agent began; absent where peers are not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_failures: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,6 +103,20 @@ pub struct EndpointStatus {
     pub master: String,
     pub mac: String,
     pub addresses: Vec<String>,
+    /// Absent where peers are not asked (`gtpu.echoInterval`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathsStatus>,
+}
+
+/// An endpoint's GTP-U paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathsStatus {
+    pub up: usize,
+    /// Asked for the first time, without an answer yet.
+    pub unknown: usize,
+    /// Peers that do not answer.
+    pub down: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -165,6 +182,7 @@ pub(super) fn gather<K: Kernel>(
             role: view.role,
             masters: view.masters.keys().cloned().collect(),
             counters: counters.into_iter().map(|(number, it)| (reason_name(number), it.into())).collect(),
+            path_failures: None,
         });
     }
     let shown = compiled.sessions.get(..most_sessions).unwrap_or(&compiled.sessions);
@@ -186,6 +204,7 @@ pub(super) fn gather<K: Kernel>(
         master: it.master.clone(),
         mac: it.mac.clone(),
         addresses: it.addresses.iter().map(ToString::to_string).collect(),
+        paths: None,
     });
     let endpoints = endpoints.collect();
     let version = env!("CARGO_PKG_VERSION").to_owned();

@@ -37,6 +37,7 @@ mod tests {
             role: Role::Access,
             masters: Vec::new(),
             counters: BTreeMap::new(),
+            path_failures: None,
         };
         let problem = |object: &str| Problem { object: object.to_owned(), message: String::new() };
         let mut status = Status {

@@ -4,7 +4,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use netplane_client::v1::{
-    Gate, Interface, SdfFilter, SessionState, State, Urr, UsageReport, Volume, VolumeLimit, watch_response,
+    Gate, Interface, RemoteGtpuPeer, SdfFilter, SessionState, State, Urr, UsageReport, Volume, VolumeLimit,
+    watch_response,
 };
 use netplane_client::{Client, Plain, Refused};
 use serde_json::{Value, json};
@@ -87,7 +88,7 @@ async fn call(mut client: Client, pod: String, verb: Verb) -> Result<()> {
     match verb {
         Verb::Describe => {
             let it = client.describe(&pod).await?;
-            let endpoint = |it: &netplane_client::v1::Endpoint| json!({ "networkInstance": it.network_instance, "interface": it.interface, "addresses": it.addresses });
+            let endpoint = |it: &netplane_client::v1::Endpoint| json!({ "networkInstance": it.network_instance, "interface": it.interface, "addresses": it.addresses, "failedPeers": it.failed_peers });
             let endpoints: Vec<Value> = it.endpoints.iter().map(endpoint).collect();
             let text = json!({
                 "pod": it.pod, "instance": it.instance, "generation": it.generation, "sessions": it.sessions,
@@ -143,6 +144,12 @@ async fn call(mut client: Client, pod: String, verb: Verb) -> Result<()> {
                         let qfi = it.qfi.map(|it| format!(", QFI {it}")).unwrap_or_default();
                         println!("data for {} by PDR {}, DSCP {}{qfi}", it.session_id, it.pdr_id, it.dscp);
                     }
+                    Some(watch_response::Event::UserPlanePathFailure(it)) => {
+                        it.remote_gtpu_peers.iter().for_each(|it| println!("path failure {}", peer(it)));
+                    }
+                    Some(watch_response::Event::UserPlanePathRecovery(it)) => {
+                        it.remote_gtpu_peers.iter().for_each(|it| println!("path recovery {}", peer(it)));
+                    }
                     None => {}
                 }
             }
@@ -150,6 +157,10 @@ async fn call(mut client: Client, pod: String, verb: Verb) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn peer(it: &RemoteGtpuPeer) -> String {
+    format!("to {} on {} at {}", it.address, it.network_instance, it.local_address)
 }
 
 fn nothing_refused(refused: Vec<Refused>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `netplane status`: asks the agent, and prints what it says.
 
 use super::StatusArguments;
-use crate::agent::status::{SessionState, Status};
+use crate::agent::status::{PathsStatus, SessionState, Status};
 use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
@@ -88,6 +88,13 @@ fn shown(status: &Status) -> Result<String, std::fmt::Error> {
     for it in &status.endpoints {
         let addresses = it.addresses.join(" ");
         writeln!(out, "  {} {} {} {addresses} {}", it.network, it.pod, it.interface, it.mac)?;
+        if let Some(paths) = &it.paths {
+            let PathsStatus { up, unknown, down } = paths;
+            writeln!(out, "    paths: {up} up, {unknown} unknown, {} down", down.len())?;
+            for peer in down.iter().take(SHOWN) {
+                writeln!(out, "      {peer} does not answer")?;
+            }
+        }
     }
     let (programmed, bytes) = (&status.programmed, status.programmed.table_bytes >> 20);
     writeln!(

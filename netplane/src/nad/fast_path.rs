@@ -2,11 +2,13 @@
 //! versions is an error that says so, never silently without effect.
 
 use super::NetworkName;
+use super::path_check;
 use super::reader::{Problems, Reader, report};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use super::path_check::PathCheck;
 pub use super::reader::FieldProblem;
 
 /// The annotation on a NAD.
@@ -52,6 +54,8 @@ pub struct Gtpu {
     pub peers: Vec<IpNet>,
     /// Echo Requests are answered in the data plane.
     pub echo: bool,
+    /// The peers of sessions are asked by Echo Requests; absent: not.
+    pub path_check: Option<PathCheck>,
     pub unknown_teid: UnknownTeid,
     /// Outer source port from the inner flow instead of 2152.
     pub flow_source_port: bool,
@@ -191,18 +195,31 @@ fn read_gtpu(value: Option<&Value>, problems: &mut Problems) -> Gtpu {
     let mut gtpu = Gtpu {
         peers: Vec::new(),
         echo: false,
+        path_check: None,
         unknown_teid: UnknownTeid::Pass,
         flow_source_port: true,
         udp_checksum: None,
         dscp: None,
     };
-    let keys = ["peers", "echo", "unknownTeid", "sourcePort", "udpChecksum", "dscp", "service"];
+    let keys = [
+        "peers",
+        "echo",
+        "echoInterval",
+        "echoTimeout",
+        "echoRequests",
+        "unknownTeid",
+        "sourcePort",
+        "udpChecksum",
+        "dscp",
+        "service",
+    ];
     let Some(reader) = value.and_then(|it| Reader::new(it, "gtpu", &keys, problems)) else {
         return gtpu;
     };
     let peers = reader.list::<IpNet>("peers", PREFIX, problems);
     gtpu.peers = peers.iter().map(IpNet::trunc).collect();
     gtpu.echo = reader.boolean("echo", problems).unwrap_or(false);
+    gtpu.path_check = path_check::read(&reader, problems);
     match reader.string("unknownTeid", problems) {
         None | Some("pass") => {}
         Some("drop") => gtpu.unknown_teid = UnknownTeid::Drop,
@@ -443,6 +460,7 @@ mod tests {
         let gtpu = Gtpu {
             peers: vec![],
             echo: false,
+            path_check: None,
             unknown_teid: UnknownTeid::Pass,
             flow_source_port: true,
             udp_checksum: None,

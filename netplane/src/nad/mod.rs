@@ -3,6 +3,7 @@
 pub mod device_info;
 pub mod dir;
 pub mod fast_path;
+mod path_check;
 mod reader;
 pub mod selection;
 pub mod status;

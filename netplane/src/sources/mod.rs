@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod files;
 pub mod links;
 pub mod namespaces;
+pub mod paths;
 pub mod pods;
 pub mod told;
 
@@ -14,6 +15,7 @@ use crate::nad::{Nad, NetworkName};
 use crate::netlink::link::Link;
 use crate::netlink::observe::Snapshot;
 use crate::world::{ContainerKey, Problem};
+use paths::PathNews;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ pub enum Fact {
     Masters(Vec<Link>),
     /// A container's namespace, or why it cannot be seen.
     Pod(ContainerKey, Result<Snapshot, String>),
+    /// GTP-U paths that are in another state than before. Changes no table.
+    Paths(Vec<PathNews>),
 }
 
 /// Where facts go. False: nobody listens any more.

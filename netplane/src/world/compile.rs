@@ -90,6 +90,8 @@ pub struct Compiled {
     pub networks: Vec<NetworkView>,
     pub endpoints: Vec<EndpointView>,
     pub sessions: Vec<SessionView>,
+    /// GTP-U peers of static sessions, of endpoints whose paths are looked after.
+    pub peers: BTreeMap<AttachmentKey, BTreeSet<IpAddr>>,
     /// Data endpoints by scope: who is asked when a packet wants a neighbour.
     pub scopes: BTreeMap<u32, (AttachmentKey, u32)>,
 }

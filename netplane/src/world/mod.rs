@@ -9,6 +9,7 @@ mod endpoint;
 mod entries;
 mod flat;
 mod lookup;
+pub mod paths;
 pub mod programmed;
 mod refusal;
 mod rules;

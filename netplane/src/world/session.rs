@@ -112,6 +112,9 @@ fn one(
     let (entries, resolved) = placed.entries(this, &keys, counters)?;
     owners.extend(keys.iter().map(|it| (it, object.to_owned())));
     entries.insert(&mut this.out.tables);
+    for (endpoint, peer) in placed.peers().filter(|(it, _)| it.fast_path.gtpu.path_check.is_some()) {
+        this.out.peers.entry(endpoint.key.clone()).or_default().insert(peer);
+    }
     Ok((counters, resolved))
 }
 
@@ -233,6 +236,13 @@ impl<'f, 'e, 'w> Placed<'f, 'e, 'w> {
     fn to_data(&self) -> Option<&'e Endpoint<'w>> {
         let is_data = self.flat.uplink.as_ref().is_some_and(|it| matches!(it.to, Some(Target::Data(_))));
         self.to.filter(|_| is_data)
+    }
+
+    /// The GTP-U peers that it sends to, without those of its rules, each with the endpoint that does.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (&'e Endpoint<'w>, IpAddr)> + use<'e, 'w> {
+        let relay = self.flat.uplink.as_ref().and_then(|it| it.relay_peer());
+        let tunnel = self.flat.downlink.as_ref().and_then(|it| it.tunnel.as_ref()).map(|it| it.peer);
+        self.to.zip(relay).into_iter().chain(self.tunnel.zip(tunnel))
     }
 
     /// Where its packets arrive.

@@ -195,8 +195,12 @@ fn what_is_forwarded_is_counted_and_every_metric_is_documented() {
         .filter_map(|it| it.strip_prefix("# TYPE ")?.split(' ').next())
         .map(str::to_owned)
         .collect();
-    // Only while the kernel is told to measure, which concerns the whole machine; and where it loses packets.
-    let measured = names("netplane_program_runs netplane_program_run_seconds netplane_lost_packets");
+    // Only while the kernel is told to measure, which concerns the whole machine; where it loses packets; and where
+    // peers are asked.
+    let measured = names(
+        "netplane_program_runs netplane_program_run_seconds netplane_lost_packets netplane_gtpu_paths \
+         netplane_gtpu_path_failures",
+    );
     let documented = names(&read("docs/agent.md"));
     assert_eq!(there.union(&measured).cloned().collect::<BTreeSet<_>>(), documented);
     for file in ["deploy/monitoring/dashboard.json", "deploy/monitoring/alerts.yaml"] {

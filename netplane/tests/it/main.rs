@@ -56,6 +56,7 @@ mod sessions_buffer;
 mod sessions_buffer_frames;
 mod sessions_framed;
 mod sessions_indexed;
+mod sessions_paths;
 mod sessions_pods;
 mod sessions_refused;
 mod sessions_rules;

@@ -84,6 +84,11 @@ impl Identities {
     }
 }
 
+/// The pod as callers know it, of how an endpoint names it.
+pub(super) fn name_of(shown: &str) -> &str {
+    shown.strip_prefix("pod ").or(shown.strip_prefix("container ")).unwrap_or(shown)
+}
+
 impl<K: Kernel> Core<K> {
     /// Answers a call of the session API. A caller that has gone does not want to know any more.
     pub(in crate::agent) fn call(&mut self, call: Call) {
@@ -182,8 +187,7 @@ impl<K: Kernel> Core<K> {
             view.network == *network && view.addresses.iter().any(|address| address.addr() == local)
         };
         let Some(endpoint) = self.compiled.endpoints.iter().find(has) else { return };
-        let name = &endpoint.pod;
-        let pod = name.strip_prefix("pod ").or(name.strip_prefix("container ")).unwrap_or(name).to_owned();
+        let pod = name_of(&endpoint.pod).to_owned();
         let event = Watched::Gtpu(v1::GtpuEvent {
             kind: kind.into(),
             network_instance: network.to_string(),
@@ -293,6 +297,7 @@ impl<K: Kernel> Core<K> {
             network_instance: it.network.to_string(),
             interface: it.interface.clone(),
             addresses: it.addresses.iter().map(ToString::to_string).collect(),
+            failed_peers: self.paths.failed(&it.network.to_string(), &it.interface, &it.pod),
         });
         let capacity = self.programmed.limits.counters / 2;
         DescribeResponse {

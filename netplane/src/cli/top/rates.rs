@@ -120,6 +120,7 @@ pub(super) mod tests {
             role: Role::Access,
             masters: vec!["n3".to_owned()],
             counters: [("ue-spoofed".to_owned(), count(drops))].into(),
+            path_failures: None,
         };
         let busy = |name: &str, up, down| BusySession {
             name: name.to_owned(),

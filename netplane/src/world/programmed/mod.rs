@@ -20,7 +20,7 @@ use super::flat::Flat;
 use super::refusal::Refusal;
 use super::rules;
 use super::session::Placed;
-use crate::nad::fast_path::FastPath;
+use crate::nad::fast_path::{FastPath, Gtpu};
 use ipnet::{Ipv4Net, Ipv6Net};
 use netplane_client::v1::Session;
 use netplane_common::map::Port;
@@ -73,6 +73,8 @@ pub struct Programmed {
     free: BTreeSet<u32>,
     owners: Owners,
     demand: BTreeMap<AttachmentKey, Use>,
+    /// How often a GTP-U peer was used for the first time or is used no more.
+    peers_changed: u64,
 }
 
 /// The sessions of one pod. A pod of the same name that comes later is another one.
@@ -154,7 +156,8 @@ impl Facts {
             network: FastPath {
                 role: it.role,
                 xdp: it.xdp,
-                gtpu: it.gtpu.clone(),
+                // Whether peers are asked is in no entry.
+                gtpu: Gtpu { path_check: None, ..it.gtpu.clone() },
                 ue_pools: it.ue_pools.clone(),
                 mtu: it.mtu,
                 sessions: Vec::new(),
@@ -259,6 +262,16 @@ impl Programmed {
         u32::try_from(sessions).unwrap_or(u32::MAX)
     }
 
+    /// GTP-U peers that sessions send to from an endpoint.
+    pub(super) fn peers(&self, endpoint: &AttachmentKey) -> impl Iterator<Item = IpAddr> {
+        self.demand.get(endpoint).into_iter().flat_map(|it| it.peers.keys().copied())
+    }
+
+    /// Another number than before: the peers may be others.
+    pub fn peers_changed(&self) -> u64 {
+        self.peers_changed
+    }
+
     /// Handles of a pod's sessions.
     pub fn handles(&self, pod: &str) -> Vec<u32> {
         self.pod(pod).map(|it| it.ids.values().copied().collect()).unwrap_or_default()
@@ -347,12 +360,16 @@ impl Programmed {
         let flat: &Flat = placed.flat;
         let step = |it: &mut u32| *it = if more { *it + 1 } else { it.saturating_sub(1) };
         let relay = flat.uplink.as_ref().and_then(|it| it.relay_peer());
-        let tunnel = flat.downlink.as_ref().and_then(|it| it.tunnel.as_ref()).map(|it| it.peer);
-        for (endpoint, peer) in [(placed.to, relay), (placed.tunnel, tunnel)] {
-            if let Some((endpoint, peer)) = endpoint.zip(peer) {
-                let used = used(&mut self.demand, endpoint);
-                step(used.peers.entry(peer).or_default());
-                used.peers.retain(|_, count| *count > 0);
+        for (endpoint, peer) in placed.peers() {
+            let peers = &mut used(&mut self.demand, endpoint).peers;
+            let count = peers.entry(peer).or_default();
+            let is_other = *count == 0;
+            step(count);
+            if *count == 0 {
+                peers.remove(&peer);
+                self.peers_changed += 1;
+            } else if is_other {
+                self.peers_changed += 1;
             }
         }
         let to_data = placed.to.filter(|_| relay.is_none());

@@ -91,6 +91,8 @@ fn what_is_right_is_let_in() {
         .into_iter()
         .filter_map(|it| it["metadata"]["annotations"][FAST_PATH_ANNOTATION].as_str().map(str::to_owned));
     let further = [
+        r#"{"role":"access","gtpu":{"echoInterval":60,"echoTimeout":20,"echoRequests":15}}"#,
+        r#"{"role":"access","gtpu":{"echoInterval":3599,"echoTimeout":1,"echoRequests":null}}"#,
         r#"{"role":"access","xdp":"generic","mtu":9000,"gtpu":{"peers":[],"echo":false,"unknownTeid":"errorIndication","sourcePort":"fixed","udpChecksum":"zero","dscp":63}}"#,
         r#"{ "role" : "access", "gtpu": { "dscp": "copy" }, "sessions": [
             { "name": "a:b \"role\": x", "pod": "core/upf-0", "ue": ["10.60.0.1", "2001:db8::/64"],
@@ -121,6 +123,16 @@ fn what_is_wrong_is_refused_with_its_name() {
         (r#"{"role":"access","mtu":"1400"}"#, r#"cannot be: "mtu":"1400""#),
         (r#"{"role":"access","gtpu":{"dscp":64}}"#, r#"cannot be: "dscp":64"#),
         (r#"{"role":"access","gtpu":{"echo":"yes"}}"#, r#"cannot be: "echo":"yes""#),
+        (r#"{"role":"access","gtpu":{"echoInterval":59}}"#, r#"cannot be: "echoInterval":59"#),
+        (r#"{"role":"access","gtpu":{"echoInterval":3601}}"#, r#"cannot be: "echoInterval":3601"#),
+        (
+            r#"{"role":"access","gtpu":{"echoInterval":60,"echoRequests":16}}"#,
+            r#"cannot be: "echoRequests":16"#,
+        ),
+        (
+            r#"{"role":"access","gtpu":{"echoInterval":60,"echoTimeout":21}}"#,
+            r#"cannot be: "echoTimeout":21"#,
+        ),
         (r#"{"role":"access","gtpu":{"unknownTeid":"reject"}}"#, r#"cannot be: "unknownTeid":"reject""#),
         (r#"{"role":"data"}"#, r#""uePools" is missing"#),
         (r#"{"role":"data","uePools":[]}"#, r#""uePools" is missing"#),
