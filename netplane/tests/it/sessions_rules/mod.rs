@@ -1,5 +1,6 @@
 //! Sessions with rules on a whole node: scapy's packets from outside say what passes, and how.
 
+mod directions;
 mod limits;
 
 use crate::agent::{LIMIT, sandbox, until};
