@@ -1,7 +1,10 @@
 //! What the session API costs: a bulk load, single changes while all are loaded, the agent's memory and idle time,
 //! and how long a new agent takes to have them back; with one pod or many, and other networks beside.
 
+mod buffered;
 mod check;
+
+pub use buffered::Buffered;
 
 use crate::lab::cni::Sandbox;
 use crate::lab::{Lab, Namespace, Process, wait_for};
@@ -38,6 +41,8 @@ pub struct Scale {
     pub changes: u32,
     /// Send packets for some, once all are loaded and again after a restart.
     pub check: bool,
+    /// Packets that are kept for an idle user and released, once all are loaded again; 0: that is not measured.
+    pub buffered: u32,
 }
 
 /// What was measured.
@@ -62,6 +67,8 @@ pub struct Figures {
     pub restart_seconds: f64,
     /// Sessions for which packets were sent; all of them arrived and were counted.
     pub forwarded: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buffered: Option<Buffered>,
 }
 
 impl Figures {
@@ -85,6 +92,13 @@ impl Figures {
         if self.forwarded != 0 {
             let _ = writeln!(text, "{} sessions all over the table forward and count", self.forwarded);
         }
+        if let Some(Buffered { packets, kept_us, released_us }) = self.buffered {
+            let _ = writeln!(
+                text,
+                "{packets} packets of an idle user: {kept_us:.1} µs of the agent's CPU to keep one, {released_us:.1} to \
+                 release it"
+            );
+        }
         text
     }
 }
@@ -94,11 +108,11 @@ impl Figures {
 /// # Errors
 /// Not root, or something is refused.
 pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
-    let Scale { sessions, pods, nads, check, .. } = scale;
+    let Scale { sessions, pods, nads, check, buffered, .. } = scale;
     let lab = Lab::new(netplane)?;
     write_nads(&lab, nads)?;
     let namespaces = attach(&lab, pods)?;
-    let agent = start(&lab, sessions)?;
+    let agent = start(&lab, sessions, buffered)?;
     let empty = resident(&agent)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = lab.session_folder().join("sessions.sock");
@@ -131,7 +145,7 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
     let full = resident(&agent)?;
     agent.kill()?;
     let begun = Instant::now();
-    let agent = start(&lab, sessions)?;
+    let agent = start(&lab, sessions, buffered)?;
     let again = runtime.block_on(async {
         let mut client = Client::connect(&socket).await?;
         let mut again = 0;
@@ -147,6 +161,13 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
     // What was changed in its new tunnel, and all counters go on.
     forwards(&changed, 2 * check::PACKETS)?;
     let idle_cpu = idle(&agent)?;
+    let buffered = match buffered {
+        0 => None,
+        packets => {
+            let mut client = runtime.block_on(Client::connect(&socket))?;
+            Some(buffered::measure(&lab, &agent, (&runtime, &mut client), packets)?)
+        }
+    };
     let status = lab.status()?;
     let bytes = status["programmed"]["tableBytes"].as_f64().unwrap_or_default();
     latencies.sort_by(f64::total_cmp);
@@ -163,6 +184,7 @@ pub fn run(netplane: &Path, scale: Scale) -> Result<Figures> {
         tables_mib: bytes / f64::from(1 << 20),
         restart_seconds: restart.as_secs_f64(),
         forwarded: samples.len(),
+        buffered,
     };
     drop(namespaces);
     lab.remove()?;
@@ -241,10 +263,14 @@ fn attach(lab: &Lab, pods: u32) -> Result<Vec<Namespace>> {
     Ok(others)
 }
 
-fn start(lab: &Lab, sessions: u32) -> Result<Process> {
+fn start(lab: &Lab, sessions: u32, buffered: u32) -> Result<Process> {
     // Room for a few static ones beside.
-    let room = (sessions + 64).to_string();
-    let agent = lab.start_agent_with(&["--max-sessions", &room])?;
+    let (room, kept) = ((sessions + 64).to_string(), buffered.max(1).to_string());
+    let mut arguments = vec!["--max-sessions", &room];
+    if buffered > 0 {
+        arguments.extend(["--max-buffered-packets", &kept, "--max-buffered-mib", "1024"]);
+    }
+    let agent = lab.start_agent_with(&arguments)?;
     wait_for("the agent", LIMIT, || {
         ensure!(agent.status()?.is_none(), "the agent has ended\n{}", agent.log_tail());
         Ok(lab.status().ok().filter(|it| it["ready"] == true))

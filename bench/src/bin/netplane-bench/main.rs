@@ -81,6 +81,9 @@ enum Command {
         /// if one does not arrive.
         #[arg(long)]
         check: bool,
+        /// Packets that the agent keeps for an idle user and releases, each in microseconds of its CPU.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+        buffered: u32,
         #[arg(long)]
         json: bool,
     },
@@ -147,8 +150,8 @@ fn run(arguments: Arguments) -> Result<()> {
         Some(Command::Packets { arguments, output }) => part(&output, || packets::run(&arguments)),
         Some(Command::Rates { arguments, output }) => part(&output, || rates::run(&arguments)),
         Some(Command::Attach { arguments, output }) => part(&output, || attach::run(&arguments)),
-        Some(Command::Sessions { sessions, pods, nads, changes, check, json }) => {
-            of_sessions(Scale { sessions, pods, nads, changes, check }, json)
+        Some(Command::Sessions { sessions, pods, nads, changes, check, buffered, json }) => {
+            of_sessions(Scale { sessions, pods, nads, changes, check, buffered }, json)
         }
         Some(Command::Traffic(arguments)) => traffic::send(&arguments),
         Some(Command::Throughput { arguments, output }) => part(&output, || traffic::throughput(&arguments)),
