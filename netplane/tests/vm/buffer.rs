@@ -99,8 +99,8 @@ fn packets_of_an_idle_user_on_vlans_are_kept_and_released_with_their_tags() {
     Sandbox { container_id, namespace: &lab.pod, networks: "n3, n6" }.add(&lab).expect("attached");
     lab.dn.ip("route add 10.60.0.0/16 via 10.40.0.50").expect("a route to the users");
     let agent = lab.start_agent().expect("an agent");
-    wait_for("the agent knows its pods", LIMIT, || Ok((lab.status()?["ready"] == true).then_some(())))
-        .expect("ready");
+    let ready = || Ok(lab.status().ok().filter(|it| it["ready"] == true));
+    wait_for("the agent knows its pods", LIMIT, ready).expect("ready");
     let mut upf = Upf::connect(&lab, &agent);
     let [forwarding, idle] = sessions();
     upf.forwards(&forwarding);
