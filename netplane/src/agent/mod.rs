@@ -145,8 +145,8 @@ async fn serve<K: Kernel>(options: &Options, kernel: K) -> Result<(), AgentError
     let metrics = Arc::new(Metrics::new());
     front::start(options, send, facts.clone(), metrics.clone())?;
     start_sources(options, &facts, &stop)?;
-    let mut core =
-        Core::new(kernel, Observers::new(facts, options, &stop), options.cluster.is_some(), metrics)?;
+    let observers = Observers::new(facts, options, &stop)?;
+    let mut core = Core::new(kernel, observers, options.cluster.is_some(), metrics)?;
     core.probe = Probe::start(&stop)?;
     core.most_session_series = options.metrics_sessions;
     let buffers = BufferLimits { per_session: options.buffered_packets, bytes: options.buffered_bytes };

@@ -1,16 +1,15 @@
-//! The threads that follow the pods' namespaces, one for each container with a record, and the one that
-//! asks their kernels for neighbours.
+//! The threads that follow the pods' namespaces, ask their kernels for neighbours, and look for namespaces.
 
 use super::{AgentError, Options, start_thread};
 use crate::sources::namespaces::{Requests, Search, Wanted};
 use crate::sources::paths::{Asked, Paths};
-use crate::sources::pods::{self, Resolve};
+use crate::sources::pods::{self, Followers, Orders, Resolve};
 use crate::sources::{self, Stop};
 use crate::world::end_marker::EndMarker;
 use crate::world::{self, AttachmentKey, ContainerKey};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -19,8 +18,8 @@ const IN_FLIGHT: Duration = Duration::from_millis(10);
 
 /// Who is followed.
 pub(super) struct Observers {
-    facts: sources::Send,
-    followed: BTreeMap<ContainerKey, (PathBuf, Stop)>,
+    followed: BTreeMap<ContainerKey, PathBuf>,
+    follower: Orders,
     resolver: Sender<Resolve>,
     /// Where a cluster is followed: looks for pods that have no record.
     search: Option<Requests>,
@@ -30,7 +29,16 @@ pub(super) struct Observers {
 }
 
 impl Observers {
-    pub(super) fn new(facts: sources::Send, options: &Options, stop: &Stop) -> Self {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The namespaces cannot be followed.
+    pub(super) fn new(facts: sources::Send, options: &Options, stop: &Stop) -> Result<Self, AgentError> {
+        let operation = || "follow the pods' namespaces".to_owned();
+        let (follower, followers) =
+            Followers::new().map_err(|source| AgentError::Io { operation: operation(), source })?;
+        let send = facts.clone();
+        start_thread("pods", move || followers.run(&send))?;
         let (resolver, requests) = channel();
         if let Err(error) = start_thread("resolver", move || pods::resolve(&requests)) {
             tracing::error!(error = sources::chain(&error), "neighbours will not be asked for");
@@ -43,7 +51,7 @@ impl Observers {
             }
             requests
         });
-        Self { facts, followed: BTreeMap::new(), resolver, search, paths: None, stop: stop.clone() }
+        Ok(Self { facts, followed: BTreeMap::new(), follower, resolver, search, paths: None, stop: stop.clone() })
     }
 
     /// Follows exactly these containers.
@@ -51,18 +59,18 @@ impl Observers {
         let gone: Vec<_> = self
             .followed
             .iter()
-            .filter(|(container, (netns, _))| wanted.get(*container) != Some(netns))
+            .filter(|(container, netns)| wanted.get(*container) != Some(netns))
             .map(|(container, _)| container.clone())
             .collect();
         for container in gone {
-            if let Some((_, stop)) = self.followed.remove(&container) {
-                stop.stop();
-            }
+            self.followed.remove(&container);
+            self.follower.forget(&container);
             let _ = self.resolver.send(Resolve::Forget(container));
         }
         for (container, netns) in wanted {
             if !self.followed.contains_key(container) {
-                self.start(container, netns);
+                self.followed.insert(container.clone(), netns.clone());
+                self.follower.follow(container, netns);
             }
         }
     }
@@ -74,19 +82,9 @@ impl Observers {
         }
     }
 
-    fn start(&mut self, container: &ContainerKey, netns: &Path) {
-        let stop = Stop::default();
-        let (name, path, send, until) =
-            (container.clone(), netns.to_owned(), self.facts.clone(), stop.clone());
-        match start_thread("pod", move || pods::follow(&name, &path, &send, &until)) {
-            Ok(()) => drop(self.followed.insert(container.clone(), (netns.to_owned(), stop))),
-            Err(error) => tracing::error!(error = sources::chain(&error), container, "is not followed"),
-        }
-    }
-
     /// Asks the kernel of a followed container for a neighbour.
     pub(super) fn resolve(&self, container: &ContainerKey, ifindex: u32, address: IpAddr) {
-        if let Some((netns, _)) = self.followed.get(container) {
+        if let Some(netns) = self.followed.get(container) {
             let (container, netns) = (container.clone(), netns.clone());
             let _ = self.resolver.send(Resolve::Neighbour { container, netns, ifindex, address });
         }
@@ -97,7 +95,7 @@ impl Observers {
     /// Has a followed container tell a peer that a tunnel has ended. A packet that met the old entry may still be on
     /// its way through the driver: this one comes after it.
     pub(super) fn end_marker(&self, container: &ContainerKey, marker: EndMarker) {
-        if let Some((netns, _)) = self.followed.get(container) {
+        if let Some(netns) = self.followed.get(container) {
             let (container, netns, due) = (container.clone(), netns.clone(), Instant::now() + IN_FLIGHT);
             let _ = self.resolver.send(Resolve::EndMarker { container, netns, marker, due });
         }
@@ -117,7 +115,7 @@ impl Observers {
         }
         let Some(paths) = &self.paths else { return };
         let asked = |(key, it): (&AttachmentKey, &world::paths::Paths)| {
-            let (netns, _) = self.followed.get(&key.container)?;
+            let netns = self.followed.get(&key.container)?;
             let (interface, peers) = (key.interface.clone(), it.peers.clone());
             Some((key.clone(), Asked { netns: netns.clone(), interface, check: it.check, peers }))
         };
@@ -130,11 +128,5 @@ impl Observers {
         let (thread, send, stop) = (paths.clone(), self.facts.clone(), self.stop.clone());
         start_thread("paths", move || thread.run(&send, &stop))?;
         Ok(paths)
-    }
-}
-
-impl Drop for Observers {
-    fn drop(&mut self) {
-        self.followed.values().for_each(|(_, stop)| stop.stop());
     }
 }

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMe
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     pub index: u32,
     pub address: IpNet,

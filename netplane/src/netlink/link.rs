@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// A link as the kernel shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Link {
     pub index: u32,
     pub name: String,
@@ -41,7 +41,7 @@ pub struct Link {
 }
 
 /// How macvlan devices under one master talk (`IFLA_MACVLAN_MODE`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MacvlanMode {
     #[default]

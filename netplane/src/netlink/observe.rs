@@ -8,10 +8,11 @@ use super::netns::Netns;
 use super::route::Route;
 use super::socket::{Changes, Netlink, NetlinkError, OpenError};
 use rtnetlink::MulticastGroup;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// What the fast path needs to know of a namespace, each list sorted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     pub links: Vec<Link>,
     pub addresses: Vec<Address>,
@@ -80,9 +81,21 @@ impl Observer {
         Ok(snapshot)
     }
 
+    /// Forgets changes until now, before all is read.
+    pub fn catch_up(&self) {
+        self.changes.forget();
+    }
+
     /// Waits until something may have changed, or for `at_most`.
     pub fn wait(&mut self, at_most: Duration) -> bool {
         self.changes.wait(at_most)
+    }
+}
+
+/// Readable when something may have changed.
+impl AsFd for Observer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.changes.as_fd()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Netlink sockets of one namespace: requests that block, alone or many in one message, and waiting for
-//! changes. The plugin is a program of one thread, and the agent has a thread for each namespace that it
-//! watches: neither gains from anything else.
+//! changes. The plugin is a program of one thread, and the agent's threads have nothing else to do
+//! meanwhile: neither gains from anything else.
 
 use super::netns::{Netns, NetnsError};
 use rtnetlink::MulticastGroup;
@@ -13,7 +13,7 @@ use rtnetlink::sys::{Socket, SocketAddr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// A request that the kernel refused, or that could not be made.
@@ -296,19 +296,37 @@ impl Changes {
         }
         // What exactly changed, or was lost to an overrun (ENOBUFS), does not matter: all is read anew.
         loop {
-            while self.socket.recv(&mut Vec::with_capacity(64), 0).is_ok() {}
+            self.forget();
             if !self.is_heard(SETTLE) {
                 return true;
             }
         }
     }
 
+    /// Forgets what was heard until now, and that something was lost.
+    pub(super) fn forget(&self) {
+        loop {
+            match self.socket.recv(&mut Vec::with_capacity(64), 0) {
+                Ok(_) => {}
+                // An overrun is told once, and what was heard before it is still there.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     fn is_heard(&self, at_most: Duration) -> bool {
-        // SAFETY: the socket is open as long as this borrow of `self`.
-        let socket = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
+        let socket = self.as_fd();
         let mut sockets = [PollFd::new(&socket, PollFlags::IN)];
         let limit = Timespec::try_from(at_most).ok();
         poll(&mut sockets, limit.as_ref()).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl AsFd for Changes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket is open as long as this borrow of `self`.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
     }
 }
 
