@@ -67,10 +67,10 @@ pub(super) struct Core<K> {
     observers: Observers,
     ground: Ground,
     /// NADs of the directory, and those of the cluster with metadata.
-    nad_files: Loaded,
-    cluster_nads: Vec<Nad>,
+    nad_files: Arc<Loaded>,
+    cluster_nads: Arc<Vec<Nad>>,
     /// Attachment records, and pods without.
-    records: BTreeMap<ContainerKey, AttachmentRecord>,
+    records: Arc<BTreeMap<ContainerKey, AttachmentRecord>>,
     beside: Beside,
     world: World,
     slots: Slots,
@@ -101,6 +101,8 @@ pub(super) struct Core<K> {
     of_sessions: Vec<Operation>,
     /// Sessions written down since memory was given back.
     edits: usize,
+    /// When this agent began, until that is over.
+    start: Option<Instant>,
     /// The world has changed since the last reconcile.
     stale: bool,
     /// Grace periods since all session entries were found by an index.
@@ -127,9 +129,9 @@ impl<K: Kernel> Core<K> {
             takes_over,
             observers,
             ground: Ground::new(follows_cluster),
-            nad_files: Loaded::default(),
-            cluster_nads: Vec::new(),
-            records: BTreeMap::new(),
+            nad_files: Arc::default(),
+            cluster_nads: Arc::default(),
+            records: Arc::default(),
             beside: Beside::default(),
             world: World::default(),
             slots,
@@ -154,6 +156,7 @@ impl<K: Kernel> Core<K> {
             paths: Paths::default(),
             of_sessions: Vec::new(),
             edits: 0,
+            start: Some(Instant::now()),
             stale: true,
             settling: 0,
         })
@@ -315,13 +318,13 @@ impl<K: Kernel> Core<K> {
         let networks = self.world.networks.keys().cloned().collect();
         self.beside.search(&networks, &recorded, &self.observers);
         let nads: Vec<&Nad> =
-            self.nad_files.nads.iter().map(|(_, nad)| nad).chain(&self.cluster_nads).collect();
+            self.nad_files.nads.iter().map(|(_, nad)| nad).chain(&*self.cluster_nads).collect();
         self.world.attachments = self.beside.attachments(&nads);
         self.identities = Identities::default();
         for pod in self.world.attachments.values().filter_map(|it| it.pod.as_ref()) {
             self.identities.add_beside(pod.to_string());
         }
-        for (container, record) in &self.records {
+        for (container, record) in &*self.records {
             let pod = record.pod.as_ref().map(pod_name);
             let uid = record.pod.as_ref().and_then(|it| it.uid.as_deref());
             let name = pod.as_ref().map_or_else(|| container.clone(), ToString::to_string);

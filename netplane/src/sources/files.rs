@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ pub fn run(nad_dir: &Path, optional: bool, record_dir: &Path, send: &Send, stop:
     })
     .ok();
     let mut watched: Vec<PathBuf> = Vec::new();
-    let mut last_nads: Option<Result<Loaded, String>> = None;
-    let mut last_records: Option<Records> = None;
+    let mut last_nads: Option<Result<Arc<Loaded>, String>> = None;
+    let mut last_records = None;
     let mut last_print = None;
     while !stop.is_stopped() {
         // A folder that appears later is watched from then on.
@@ -54,8 +55,8 @@ pub fn run(nad_dir: &Path, optional: bool, record_dir: &Path, send: &Send, stop:
         }
         last_print = Some(print);
         let nads = match dir::load(nad_dir) {
-            Err(error) if optional && error.source.kind() == ErrorKind::NotFound => Ok(Loaded::default()),
-            other => other.map_err(|error| chain(&error)),
+            Err(error) if optional && error.source.kind() == ErrorKind::NotFound => Ok(Arc::default()),
+            other => other.map(Arc::new).map_err(|error| chain(&error)),
         };
         if last_nads.as_ref() != Some(&nads) {
             last_nads = Some(nads.clone());
@@ -63,7 +64,9 @@ pub fn run(nad_dir: &Path, optional: bool, record_dir: &Path, send: &Send, stop:
                 return;
             }
         }
-        let records = read_records(record_dir);
+        let (mut records, problems) = read_records(record_dir);
+        records.values_mut().for_each(forget_what_only_del_needs);
+        let records = (Arc::new(records), problems);
         if last_records.as_ref() != Some(&records) {
             last_records = Some(records.clone());
             if !send(Fact::Records(records.0, records.1)) {
@@ -71,6 +74,14 @@ pub fn run(nad_dir: &Path, optional: bool, record_dir: &Path, send: &Send, stop:
             }
         }
         wait(&woken, &mut last_print);
+    }
+}
+
+/// Configurations and results are most of a record, and nothing to the agent.
+fn forget_what_only_del_needs(record: &mut AttachmentRecord) {
+    for it in &mut record.attachments {
+        it.plugins = Vec::new();
+        it.result = None;
     }
 }
 
@@ -144,7 +155,6 @@ pub(crate) fn read_records(folder: &Path) -> Records {
 mod tests {
     use super::*;
     use crate::sources::Fact;
-    use std::sync::Arc;
     use std::time::Instant;
 
     #[test]

@@ -26,9 +26,9 @@ use told::Told;
 #[derive(Clone, Debug)]
 pub enum Fact {
     /// All NADs, or why the directory cannot be read.
-    Nads(Result<Loaded, String>),
+    Nads(Result<Arc<Loaded>, String>),
     /// The cluster's NADs with fast-path metadata.
-    ClusterNads(Vec<Nad>),
+    ClusterNads(Arc<Vec<Nad>>),
     /// This node's pods with what `network-status` tells of them.
     Told(BTreeMap<NetworkName, Vec<Told>>),
     /// Where the pods of the search with this number are, as far as they were found.
@@ -37,8 +37,8 @@ pub enum Fact {
     ClusterProblem(&'static str, Option<String>),
     /// All pods that run without the networks that they select.
     Unattached(Vec<Problem>),
-    /// All complete attachment records by name, and what is wrong with others.
-    Records(BTreeMap<ContainerKey, AttachmentRecord>, Vec<String>),
+    /// All complete attachment records by name, without what only DEL needs, and what is wrong with others.
+    Records(Arc<BTreeMap<ContainerKey, AttachmentRecord>>, Vec<String>),
     /// All links of the node's own namespace.
     Masters(Vec<Link>),
     /// A container's namespace, or why it cannot be seen.

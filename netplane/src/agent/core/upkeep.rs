@@ -7,16 +7,22 @@ use crate::netlink::observe::Snapshot;
 use crate::sources::chain;
 use crate::world::Problem;
 use crate::world::end_marker::EndMarker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// What is done once is done after this long.
+const START: Duration = Duration::from_secs(10);
 
 /// Grace periods for which many entries have waited.
 const MANY_ROUNDS: usize = 8;
 
 impl<K: Kernel> Core<K> {
-    /// After many sessions that were programmed: what carried them here is free.
+    /// After many sessions that were programmed: what carried them here is free. And once the start is over: what only
+    /// it needed.
     pub(super) fn give_memory_back(&mut self) {
-        if self.edits >= memory::MANY {
+        let is_over = self.is_ready() && self.start.is_some_and(|it| it.elapsed() >= START);
+        if self.edits >= memory::MANY || is_over {
             self.edits = 0;
+            self.start = self.start.filter(|_| !is_over);
             memory::give_back();
         }
     }

@@ -22,6 +22,7 @@ use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use view::{Known, PodEntry};
 
@@ -79,7 +80,7 @@ async fn follow_networks(place: &Place, view: &View, send: &Send) {
     let resource = ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions");
     let last = RefCell::new(None);
     let changed = |networks: &BTreeMap<NetworkName, CachedNetwork>| {
-        let nads: Vec<Nad> = networks.iter().filter_map(fast_path).collect();
+        let nads: Arc<Vec<Nad>> = Arc::new(networks.iter().filter_map(fast_path).collect());
         if last.borrow().as_ref() != Some(&nads) {
             last.replace(Some(nads.clone()));
             send(Fact::ClusterNads(nads));
