@@ -159,7 +159,7 @@ impl Editor<'_, '_, '_, '_, '_> {
         let record = self.programmed.record(handle).filter(|it| it.is_held)?;
         let pod = &self.programmed.pods[usize::from(record.pod)];
         let (name, uid) = (pod.name.clone(), pod.uid.clone());
-        let (generation, session) = (record.generation, record.decode());
+        let (generation, session) = (record.generation, self.programmed.decode(record));
         Some(self.put((&name, &uid), generation, &session, (current, false)))
     }
 
@@ -188,8 +188,7 @@ impl Editor<'_, '_, '_, '_, '_> {
         let Some(new) = planned.new else {
             let record = programmed.records.get_mut(place).and_then(Option::take);
             if let Some(record) = record {
-                programmed.pods[usize::from(record.pod)].ids.remove(&*record.decode().id);
-                programmed.free.insert(planned.handle);
+                programmed.forget(&record, planned.handle);
             }
             let (pod, uid) = planned.pod;
             return Kept { handle: planned.handle, pod, uid, ..Kept::default() };
@@ -199,8 +198,10 @@ impl Editor<'_, '_, '_, '_, '_> {
             programmed.need(&placed, true);
         }
         let New { generation, session, turn, is_held, .. } = new;
-        let record = Record { pod, generation, session, problem: None, turn, is_held };
-        let kept = programmed.keep(planned.handle, &record);
+        let packed = programmed.pods[usize::from(pod)].patterns.pack(&session);
+        let record = Record { pod, generation, session: packed, is_in_tables: true, turn, is_held };
+        let kept = programmed.keep(planned.handle, &record, session.into());
+        programmed.problems.remove(&planned.handle);
         if place >= programmed.records.len() {
             programmed.records.push(None);
         }
@@ -211,7 +212,8 @@ impl Editor<'_, '_, '_, '_, '_> {
             let own = pods.find(|(name, _)| **name == planned.pod.0);
             programmed.pods[usize::from(pod)].facts = own.map(|(_, endpoints)| facts(endpoints));
         }
-        programmed.pods[usize::from(pod)].ids.entry(new.id.into()).or_insert(planned.handle);
+        let entry = (programmed.hash(&new.id), planned.handle);
+        programmed.pods[usize::from(pod)].ids.insert(entry);
         kept
     }
 
@@ -232,11 +234,11 @@ impl Editor<'_, '_, '_, '_, '_> {
     /// Whether all next hops of a session are resolved; `None` if it is not in the tables.
     pub fn resolved(&mut self, handle: u32) -> Option<bool> {
         let record = self.programmed.record(handle)?;
-        if record.problem.is_some() {
+        if !record.is_in_tables {
             return None;
         }
         let pod = self.programmed.pods[usize::from(record.pod)].name.clone();
-        let flat = record.flat().ok()?;
+        let flat = self.programmed.flat(record).ok()?;
         let placed = Placed::find(self.world, self.directory, &flat, &pod).ok()?;
         let counters = self.programmed.counters(handle);
         placed.entries(&mut self.this, &placed.keys(), counters).ok().map(|(_, resolved)| resolved)
@@ -263,7 +265,7 @@ impl Editor<'_, '_, '_, '_, '_> {
         for handle in handles {
             let Some(record) = self.programmed.record(handle) else { continue };
             let pod = self.programmed.pods[usize::from(record.pod)].name.clone();
-            let name = record.decode().id;
+            let name = self.programmed.id(record);
             let Some((flat, entries)) = self.entries_of(handle, &pod) else { continue };
             entries.insert(tables);
             let Ok(placed) = Placed::find(self.world, self.directory, &flat, &pod) else { continue };
@@ -322,8 +324,8 @@ impl Editor<'_, '_, '_, '_, '_> {
 
     /// A session's entries as they are in the tables.
     fn entries_of(&mut self, handle: u32, pod: &str) -> Option<(Flat, Entries)> {
-        let record = self.programmed.record(handle).filter(|it| it.problem.is_none())?;
-        let flat = record.flat().ok()?;
+        let record = self.programmed.record(handle).filter(|it| it.is_in_tables)?;
+        let flat = self.programmed.flat(record).ok()?;
         let placed = Placed::find(self.world, self.directory, &flat, pod).ok()?;
         let counters = self.programmed.counters(handle);
         let (entries, _) = placed.entries(&mut self.this, &placed.keys(), counters).ok()?;

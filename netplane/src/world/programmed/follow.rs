@@ -10,6 +10,7 @@ use super::super::slots::Slots;
 use super::super::tables::{Operation, Tables};
 use super::super::{Compiled, World};
 use super::edit::{delete, set};
+use super::packed::Patterns;
 use super::{Facts, Kept, Programmed};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -71,7 +72,7 @@ impl Programmed {
     }
 
     fn is_in_force(&self, handle: u32) -> bool {
-        self.record(handle).is_some_and(|it| it.problem.is_none())
+        self.record(handle).is_some_and(|it| it.is_in_tables)
     }
 
     /// Sessions of pods that are not there any more.
@@ -96,12 +97,14 @@ impl Programmed {
             for (record, handle) in self.records.iter_mut().zip(0_u32..) {
                 if record.as_ref().is_some_and(|it| dead[usize::from(it.pod)]) {
                     *record = None;
+                    self.problems.remove(&handle);
                     self.free.insert(handle);
                     followed.gone.push(Kept { handle, ..Kept::default() });
                 }
             }
             for (pod, _) in self.pods.iter_mut().zip(&dead).filter(|(_, dead)| **dead) {
                 pod.ids.clear();
+                pod.patterns = Patterns::default();
                 pod.facts = None;
             }
         }
@@ -149,7 +152,7 @@ impl Programmed {
                 continue;
             };
             let pod = self.pods[usize::from(record.pod)].name.clone();
-            let placed = record.flat().map_err(|it| it.to_string());
+            let placed = self.flat(record).map_err(|it| it.to_string());
             let problem = match &placed {
                 Err(problem) => Some(problem.clone()),
                 Ok(flat) => match Placed::find(world, directory, flat, &pod) {
@@ -179,9 +182,17 @@ impl Programmed {
                 let own = self.belongings(handle);
                 current.usages.retain(|it| !own.usages.contains(it));
             }
-            if let Some(record) = self.record_mut(handle) {
-                record.problem = problem.map(Into::into);
-            }
+            self.set_problem(handle, problem);
+        }
+    }
+
+    fn set_problem(&mut self, handle: u32, problem: Option<String>) {
+        if let Some(record) = self.record_mut(handle) {
+            record.is_in_tables = problem.is_none();
+        }
+        match problem {
+            Some(problem) => drop(self.problems.insert(handle, problem.into())),
+            None => drop(self.problems.remove(&handle)),
         }
     }
 
@@ -196,9 +207,8 @@ impl Programmed {
             _ => return,
         };
         let Some(handle) = self.owners.get(&key) else { return };
-        let Some(record) = self.record_mut(handle) else { return };
-        record.problem = Some(message.into());
-        let pod = usize::from(record.pod);
+        let Some(pod) = self.record(handle).map(|it| usize::from(it.pod)) else { return };
+        self.set_problem(handle, Some(message.to_owned()));
         self.pods[pod].facts = None;
     }
 }

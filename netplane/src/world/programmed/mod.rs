@@ -5,6 +5,7 @@
 mod edit;
 mod follow;
 mod owners;
+mod packed;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ pub use edit::{Editor, Planned, edit};
 pub use follow::Followed;
 
 use self::owners::Owners;
+use self::packed::{Packed, Patterns};
 use super::AttachmentKey;
 use super::compile::Compilation;
 use super::endpoint::Endpoint;
@@ -26,7 +28,8 @@ use netplane_client::v1::Session;
 use netplane_common::map::Port;
 use netplane_common::wire::ethernet::Mac;
 use prost::Message;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 /// How many sessions there may be.
@@ -71,7 +74,10 @@ pub struct Programmed {
     /// to the next.
     records: Vec<Option<Record>>,
     free: BTreeSet<u32>,
+    /// Why sessions are not in the tables, of those that were compiled.
+    problems: BTreeMap<u32, Box<str>>,
     owners: Owners,
+    hasher: RandomState,
     demand: BTreeMap<AttachmentKey, Use>,
     /// How often a GTP-U peer was used for the first time or is used no more.
     peers_changed: u64,
@@ -83,7 +89,10 @@ struct PodSessions {
     name: String,
     /// Of Kubernetes, else the container.
     uid: String,
-    ids: HashMap<Box<str>, u32>,
+    /// Handles, behind a hash of the identifier, which is only in the message.
+    ids: BTreeSet<(u32, u32)>,
+    /// What its messages are packed with.
+    patterns: Patterns,
     /// What its sessions were compiled with; absent: compile them.
     facts: Option<Vec<Facts>>,
 }
@@ -93,10 +102,9 @@ struct PodSessions {
 struct Record {
     pod: u16,
     generation: u64,
-    /// The message as it was given: a quarter of what it takes decoded.
-    session: Box<[u8]>,
-    /// Why it is not in the tables.
-    problem: Option<Box<str>>,
+    /// The message as it was given.
+    session: Packed,
+    is_in_tables: bool,
     /// Which of its two sets of rules is in force.
     turn: bool,
     /// What it would forward to the user is kept until what was kept before is on its way. Not written down: the next
@@ -104,14 +112,12 @@ struct Record {
     is_held: bool,
 }
 
-impl Record {
-    fn flat(&self) -> Result<Flat, Refusal> {
-        rules::flat(&self.decode(), self.is_held)
-    }
+/// There are very many: half a cache line, and what the message takes.
+const _: () = assert!(size_of::<Option<Record>>() == 32);
 
-    fn decode(&self) -> Session {
-        // It was encoded here or checked when it was read.
-        Session::decode(&*self.session).unwrap_or_default()
+impl PodSessions {
+    fn handles(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ids.iter().map(|(_, handle)| *handle)
     }
 }
 
@@ -185,6 +191,13 @@ pub struct Kept {
     pub turn: bool,
 }
 
+/// The part of a session's message that tells it from others.
+#[derive(Clone, PartialEq, Message)]
+struct Identified {
+    #[prost(string, tag = "1")]
+    id: String,
+}
+
 /// A session for a reader.
 #[derive(Debug)]
 pub struct Shown {
@@ -212,8 +225,7 @@ impl Programmed {
         let handle = kept.handle;
         let place = usize::try_from(handle).unwrap_or(usize::MAX);
         if let Some(old) = self.records.get_mut(place).and_then(Option::take) {
-            self.pods[usize::from(old.pod)].ids.remove(&*old.decode().id);
-            self.free.insert(handle);
+            self.forget(&old, handle);
         }
         let Ok(session) = Session::decode(&*kept.session) else { return };
         if kept.session.is_empty() {
@@ -225,27 +237,29 @@ impl Programmed {
             self.records.push(None);
         }
         self.free.remove(&handle);
-        self.pods[usize::from(pod)].ids.insert(session.id.into(), handle);
-        let problem = Some("not compiled yet".into());
-        let (generation, session) = (kept.generation, kept.session.into());
+        let entry = (self.hash(&session.id), handle);
+        let own = &mut self.pods[usize::from(pod)];
+        own.ids.insert(entry);
+        let (generation, session) = (kept.generation, own.patterns.pack(&kept.session));
         self.records[place] =
-            Some(Record { pod, generation, session, problem, turn: kept.turn, is_held: false });
+            Some(Record { pod, generation, session, is_in_tables: false, turn: kept.turn, is_held: false });
     }
 
     /// What a journal must hold.
     pub fn kept(&self) -> impl Iterator<Item = Kept> + '_ {
         let records = self.records.iter().zip(0_u32..);
-        records.filter_map(|(record, handle)| Some(self.keep(handle, record.as_ref()?)))
+        records
+            .filter_map(|(record, handle)| record.as_ref().map(|it| self.keep(handle, it, self.message(it))))
     }
 
-    fn keep(&self, handle: u32, record: &Record) -> Kept {
+    fn keep(&self, handle: u32, record: &Record, session: Vec<u8>) -> Kept {
         let pod = &self.pods[usize::from(record.pod)];
         Kept {
             handle,
             pod: pod.name.clone(),
             uid: pod.uid.clone(),
             generation: record.generation,
-            session: record.session.to_vec(),
+            session,
             turn: record.turn,
         }
     }
@@ -253,7 +267,7 @@ impl Programmed {
     /// Number of a pod's sessions and their highest generation.
     pub fn summary(&self, pod: &str) -> (u32, u64) {
         let Some(pod) = self.pod(pod) else { return (0, 0) };
-        let generations = pod.ids.values().filter_map(|it| self.record(*it)).map(|it| it.generation);
+        let generations = pod.handles().filter_map(|it| self.record(it)).map(|it| it.generation);
         (u32::try_from(pod.ids.len()).unwrap_or(u32::MAX), generations.max().unwrap_or(0))
     }
 
@@ -274,7 +288,7 @@ impl Programmed {
 
     /// Handles of a pod's sessions.
     pub fn handles(&self, pod: &str) -> Vec<u32> {
-        self.pod(pod).map(|it| it.ids.values().copied().collect()).unwrap_or_default()
+        self.pod(pod).map(|it| it.handles().collect()).unwrap_or_default()
     }
 
     pub fn generation(&self, handle: u32) -> Option<u64> {
@@ -282,16 +296,19 @@ impl Programmed {
     }
 
     pub fn handle(&self, pod: &str, id: &str) -> Option<u32> {
-        self.pod(pod)?.ids.get(id).copied()
+        let hash = self.hash(id);
+        let alike = self.pod(pod)?.ids.range((hash, 0)..=(hash, u32::MAX)).map(|(_, handle)| *handle);
+        let mut alike = alike.filter(|it| self.record(*it).is_some_and(|it| self.id(it) == id));
+        alike.next()
     }
 
     pub fn show(&self, handle: u32) -> Option<Shown> {
         let record = self.record(handle)?;
         let counters = self.counters(handle);
         Some(Shown {
-            session: record.decode(),
+            session: self.decode(record),
             generation: record.generation,
-            problem: record.problem.as_deref().map(str::to_owned),
+            problem: self.problem(handle, record),
             uplink: counters.uplink,
             downlink: counters.downlink,
         })
@@ -300,7 +317,7 @@ impl Programmed {
     /// A session and its pod.
     pub fn of_handle(&self, handle: u32) -> Option<(String, Session)> {
         let record = self.record(handle)?;
-        Some((self.pods[usize::from(record.pod)].name.clone(), record.decode()))
+        Some((self.pods[usize::from(record.pod)].name.clone(), self.decode(record)))
     }
 
     /// Which session of the API has a key, for people.
@@ -311,7 +328,7 @@ impl Programmed {
     fn name_of(&self, handle: u32) -> Option<String> {
         let record = self.record(handle)?;
         let pod = &self.pods[usize::from(record.pod)].name;
-        Some(format!("session {} of pod {pod}", record.decode().id))
+        Some(format!("session {} of pod {pod}", self.id(record)))
     }
 
     /// Whether a session is held back.
@@ -330,8 +347,47 @@ impl Programmed {
         let index = u16::try_from(self.pods.len()).unwrap_or(u16::MAX);
         let (name, uid) = (name.to_owned(), uid.to_owned());
         self.by_name.insert(name.clone(), index);
-        self.pods.push(PodSessions { name, uid, ids: HashMap::new(), facts: None });
+        let (ids, patterns) = Default::default();
+        self.pods.push(PodSessions { name, uid, ids, patterns, facts: None });
         index
+    }
+
+    /// A session's message.
+    fn message(&self, record: &Record) -> Vec<u8> {
+        self.pods[usize::from(record.pod)].patterns.unpack(&record.session)
+    }
+
+    fn decode(&self, record: &Record) -> Session {
+        // It was encoded here or checked when it was read.
+        Session::decode(&*self.message(record)).unwrap_or_default()
+    }
+
+    fn id(&self, record: &Record) -> String {
+        Identified::decode(&*self.message(record)).unwrap_or_default().id
+    }
+
+    fn flat(&self, record: &Record) -> Result<Flat, Refusal> {
+        rules::flat(&self.decode(record), record.is_held)
+    }
+
+    /// Why it is not in the tables, if it is not.
+    fn problem(&self, handle: u32, record: &Record) -> Option<String> {
+        let problem = || self.problems.get(&handle).map_or("not compiled yet", |it| &**it).to_owned();
+        (!record.is_in_tables).then(problem)
+    }
+
+    /// Pods choose identifiers: none can make others' lookups long.
+    fn hash(&self, id: &str) -> u32 {
+        let bytes = self.hasher.hash_one(id).to_ne_bytes();
+        u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+
+    /// A session is gone: its record was taken out.
+    fn forget(&mut self, record: &Record, handle: u32) {
+        let entry = (self.hash(&self.id(record)), handle);
+        self.pods[usize::from(record.pod)].ids.remove(&entry);
+        self.problems.remove(&handle);
+        self.free.insert(handle);
     }
 
     fn record(&self, handle: u32) -> Option<&Record> {
@@ -350,7 +406,7 @@ impl Programmed {
 
     /// What a session has beside its entries.
     fn belongings(&self, handle: u32) -> Belongings {
-        let flat = self.record(handle).and_then(|it| it.flat().ok());
+        let flat = self.record(handle).and_then(|it| self.flat(it).ok());
         flat.map(|it| self.counters(handle).sets.belongings(&it)).unwrap_or_default()
     }
 
