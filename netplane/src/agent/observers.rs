@@ -18,6 +18,7 @@ const IN_FLIGHT: Duration = Duration::from_millis(10);
 
 /// Who is followed.
 pub(super) struct Observers {
+    facts: sources::Send,
     followed: BTreeMap<ContainerKey, PathBuf>,
     follower: Orders,
     resolver: Sender<Resolve>,
@@ -51,7 +52,15 @@ impl Observers {
             }
             requests
         });
-        Ok(Self { facts, followed: BTreeMap::new(), follower, resolver, search, paths: None, stop: stop.clone() })
+        Ok(Self {
+            facts,
+            followed: BTreeMap::new(),
+            follower,
+            resolver,
+            search,
+            paths: None,
+            stop: stop.clone(),
+        })
     }
 
     /// Follows exactly these containers.

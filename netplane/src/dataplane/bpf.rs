@@ -74,13 +74,12 @@ impl BpfKernel {
         let upgrade = Upgrade::begin(&pins)?;
         let paths = PINNED.map(|name| (name, pins.map(name)));
         let layout = Layout::find();
-        let mask;
+        let index_mask = sizes::index_mask(&pins, sessions);
         let mut loader = EbpfLoader::new();
         for (name, path) in &paths {
             loader.map_pin_path(name, path.as_path());
         }
-        mask = sizes::set(&mut loader, &pins, sessions, rules);
-        loader.override_global("INDEX_MASK", &mask, true);
+        sizes::set(&mut loader, &pins, &index_mask, (sessions, rules));
         if let Ok(layout) = &layout {
             layout.tell(&mut loader);
         }

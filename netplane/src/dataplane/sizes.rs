@@ -36,8 +36,23 @@ const KEPT: &str = "the pinned tables keep their size; another one takes `netpla
 /// The arrays in which packets find sessions.
 const ARRAYS: [&str; 3] = ["UPLINK_INDEX", "DOWNLINK4_INDEX", "DOWNLINK6_INDEX"];
 
-/// Tells the loader. A pinned table keeps its size, since its sessions forward. Returns the mask of the arrays' slots.
-pub(super) fn set(loader: &mut EbpfLoader<'_>, pins: &Pins, sessions: u32, rules: u32) -> u32 {
+/// What masks the slots of the arrays: as many as the tables fit sessions, and a power of two.
+pub(super) fn index_mask(pins: &Pins, sessions: u32) -> u32 {
+    let pinned = MapInfo::from_pin(pins.map("UPLINK")).ok().map(|it| it.max_entries());
+    pinned.unwrap_or(sessions).clamp(1, 1 << 31).next_power_of_two() - 1
+}
+
+/// Tells the loader. A pinned table keeps its size, since its sessions forward.
+pub(super) fn set<'m>(
+    loader: &mut EbpfLoader<'m>,
+    pins: &Pins,
+    index_mask: &'m u32,
+    (sessions, rules): (u32, u32),
+) {
+    for name in ARRAYS {
+        loader.map_max_entries(name, index_mask + 1);
+    }
+    loader.override_global("INDEX_MASK", index_mask, true);
     for name in OF_RULES {
         let pinned = MapInfo::from_pin(pins.map(name)).ok().map(|it| it.max_entries());
         if let Some(kept) = pinned.filter(|it| *it != rules) {
@@ -57,10 +72,4 @@ pub(super) fn set(loader: &mut EbpfLoader<'_>, pins: &Pins, sessions: u32, rules
     if let Some(kept) = kept {
         tracing::warn!(sessions = kept, asked = sessions, "{KEPT}");
     }
-    // As many slots as sessions, and a power of two.
-    let slots = kept.unwrap_or(sessions).clamp(1, 1 << 31).next_power_of_two();
-    for name in ARRAYS {
-        loader.map_max_entries(name, slots);
-    }
-    slots - 1
 }
