@@ -137,6 +137,8 @@ def tunnelled(name, packet, inside):
     if "no container" in name:
         equal("extension flag", header.E, 0)
     else:
+        # Fields that are there because of another one are sent as zero.
+        equal("sequence and N-PDU number", message["all"][8:11].hex(), "000000")
         container = packet[GTPPDUSessionContainer]
         equal("PDU type, downlink", container.type, 0)
         check(container.QFI in world["qfis"], f"QFI {container.QFI}")
